@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Entry points of the toolkit; `make help` lists them. Nothing here does work itself: each target calls one tool.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export HYBRID_VMM_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hybrid-vmm
+export LAB ?= 0
+export LAB_DISTRO ?= bookworm
+export PYTHON ?= /usr/bin/python3
+
+VENV := $(HYBRID_VMM_CACHE)/venv-$(shell sha256sum requirements.txt | cut -c 1-12)
+export PATH := $(VENV)/bin:$(PATH)
+# Arguments handed on to pytest or ansible-playbook: make unit ARGS='-k policy', make build ARGS='-v'
+ARGS ?=
+
+say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
+
+.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches qemu-test molecule bench soak \
+        qemu-src qemu-export clean
+
+##@ Start here
+help: ## this text
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\n%s\n' 'Variables: LAB=<n> (lab host number, 0), LAB_DISTRO=bookworm|trixie, ARGS=<handed on>,' \
+	  '  HYBRID_VMM_CACHE=<folder> (now: $(HYBRID_VMM_CACHE))'
+
+demo: env ## everything: build, lab host, two guests, kvm to tcg and back, a table
+	$(say)
+	tools/demo $(ARGS)
+
+test: ## all tests: lint docs-parity unit patches build qemu-test molecule
+	tools/stages lint docs-parity unit patches build qemu-test molecule
+
+##@ Pieces
+env: ## Debian packages and the Python venv that everything runs in
+	@tools/bootstrap
+	@tools/env '$(VENV)'
+
+build: env ## the patched QEMU as one relocatable artifact (cached by the hash of its inputs)
+	$(say)
+	ansible-playbook playbooks/build.yml $(ARGS)
+
+lab: env ## a running lab host (a VM that plays a KVM host): LAB=0 LAB_DISTRO=bookworm
+	$(say)
+	python -m lab up
+
+lab-down: ## remove the lab host
+	@if [ -x '$(VENV)/bin/python' ]; then '$(VENV)/bin/python' -m lab down; else $(PYTHON) -m lab down; fi
+
+lab-ssh: ## a shell on the lab host
+	@$(PYTHON) -m lab ssh $(ARGS)
+
+##@ Tests, each by itself
+lint: env ## ansible-lint, yamllint, ruff, mypy, codespell
+	$(say)
+	tools/lint
+
+docs-parity: env ## documentation says what the code says
+	$(say)
+	pytest tests/docs $(ARGS)
+
+unit: env ## pure functions, no QEMU, no hosts
+	$(say)
+	pytest tests/unit $(ARGS)
+
+patches: env ## the QEMU series: applies, each patch builds, checkpatch
+	$(say)
+	pytest tests/patches $(ARGS)
+
+qemu-test: env ## the built QEMU itself, no Ansible
+	$(say)
+	pytest tests/qemu $(ARGS)
+
+molecule: env ## roles and playbooks on a lab host
+	$(say)
+	tools/molecule $(ARGS)
+
+bench: env ## measure against stock QEMU, writes reports/bench.json
+	$(say)
+	pytest tests/bench $(ARGS)
+
+soak: env ## random switches under load: ARGS='--minutes 10 --seed 1'
+	$(say)
+	python -m tests.qemu.soak $(ARGS)
+
+##@ The QEMU series
+qemu-src: env ## unpack the QEMU source with the series as git commits
+	$(say)
+	tools/qemu-src $(ARGS)
+
+qemu-export: env ## write those commits back as patches
+	$(say)
+	tools/qemu-export $(ARGS)
+
+clean: ## remove lab hosts, reports and tool caches (artifacts, images and venvs stay; see HYBRID_VMM_CACHE)
+	@$(PYTHON) -m lab down --all
+	rm -rf reports .mypy_cache .pytest_cache .ruff_cache .hypothesis .ansible .venv
