@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options that the modules share; doc_fragments/hybrid_vmm.py describes the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .paths import CONFIG_DIR, RUN_DIR, Paths
+
+
+def host_spec(timeout: float) -> dict[str, dict[str, Any]]:
+    """Return the common options.
+
+    :param timeout: default time limit of the module, seconds.
+    """
+    return {
+        "timeout": {"type": "float", "default": timeout},
+        "config_dir": {"type": "path", "default": CONFIG_DIR},
+        "run_dir": {"type": "path", "default": RUN_DIR},
+    }
+
+
+def paths_of(params: Mapping[str, Any]) -> Paths:
+    """Return the host's folders from a module's parameters."""
+    return Paths(config_dir=params["config_dir"], run_dir=params["run_dir"])
+
+
+def timeout_problem(timeout: float) -> str:
+    """Return what is wrong with a time limit, nothing when it is right."""
+    return "" if 0 < timeout <= 86400 else f"timeout: {timeout:g} is not between 0 and 86400 seconds"

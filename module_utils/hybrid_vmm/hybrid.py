@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hybrid QMP commands, as the QEMU series defines them (qapi/hybrid.json), with Python's spelling of their keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+from .errors import Blocked, CommandFailed, CommandUnknown, NotHybrid, ProtocolFailure, WrongInterface
+from .qmp import Session
+
+#: Version of the series' interface that this package speaks; the first number of a series identity (h1....).
+INTERFACE = 1
+
+MODES = ("kvm", "tcg")
+
+_NOT_HYBRID = re.compile(r"accelerator is '(?P<accel>[^']*)', not 'hybrid'")
+_BLOCKED = re.compile(r"blocked by '(?P<name>[^']*)'(?:: (?P<reason>.*))?", re.DOTALL)
+
+
+def snake(value: Any) -> Any:
+    """Turn QMP's keys (``pause-us``) into Python's (``pause_us``), at every depth; values stay."""
+    if isinstance(value, dict):
+        return {str(key).replace("-", "_"): snake(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [snake(item) for item in value]
+    return value
+
+
+async def query(session: Session) -> dict[str, Any]:
+    """Ask a VM for its mode and all that belongs to it (query-hybrid).
+
+    :return: interface, mode, since_us, cause, reason, switches, time, last_switch, blockers, dropped_features, irqchip,
+        start.
+    :raises NotHybrid: QEMU is stock, or runs with another accelerator.
+    :raises WrongInterface: the series is not of our interface version.
+    :raises VmError: whatever the transport meets.
+    """
+    try:
+        state = snake(await session.execute("query-hybrid"))
+    except CommandUnknown as exc:
+        raise _stock(session) from exc
+    except CommandFailed as exc:
+        _raise_not_hybrid(session, exc)
+        raise
+    _checked(session, state, "query-hybrid", ("interface",))
+    if state["interface"] != INTERFACE:
+        raise WrongInterface(
+            session.vm,
+            f"its QEMU ({session.series or session.version}) speaks hybrid interface {state['interface']}, this "
+            f"toolkit speaks {INTERFACE}: install the matching series with role hybrid_qemu_install and restart the VM",
+        )
+    return _checked(session, state, "query-hybrid", ("mode", "since_us"))
+
+
+async def set_mode(session: Session, mode: str, reason: Optional[str] = None) -> dict[str, Any]:
+    """Switch a VM and wait until it runs in the new mode (hybrid-set-mode).
+
+    :param mode: ``kvm`` or ``tcg``.
+    :param reason: why, for the journal; kept by QEMU.
+    :return: changed, before, after, cause, reason, pause_us, phases (list of name and us).
+    :raises Blocked: QEMU names a blocker.
+    :raises NotHybrid, VmError: as in query.
+    """
+    arguments = {"mode": mode}
+    if reason:
+        arguments["reason"] = reason
+    try:
+        answer = snake(await session.execute("hybrid-set-mode", arguments))
+    except CommandUnknown as exc:
+        raise _stock(session) from exc
+    except CommandFailed as exc:
+        found = _BLOCKED.search(exc.desc)
+        if found:
+            raise blocked(session.vm, mode, [found.groupdict()]) from exc
+        _raise_not_hybrid(session, exc)
+        raise
+    return _checked(session, answer, "hybrid-set-mode", ("changed", "before", "after"))
+
+
+def blocked(vm: str, mode: str, blockers: Sequence[Mapping[str, Any]]) -> Blocked:
+    """Return the error for a switch that blockers forbid; the VM stays in its mode.
+
+    :param blockers: at least one, each with its name, e.g. ``vfio``, and its reason.
+    """
+    text = "; ".join(
+        f"'{item.get('name')}'" + (f": {item['reason']}" if item.get("reason") else "") for item in blockers
+    )
+    return Blocked(vm, f"cannot switch to '{mode}', blocked by {text}")
+
+
+def _stock(session: Session) -> NotHybrid:
+    return NotHybrid(
+        session.vm,
+        f"cannot switch: its QEMU {session.version} is not a hybrid one; install one with role hybrid_qemu_install, "
+        "then restart the VM",
+    )
+
+
+def _checked(session: Session, answer: Any, command: str, keys: Sequence[str]) -> dict[str, Any]:
+    missing = [key for key in keys if not isinstance(answer, dict) or key not in answer]
+    if missing:
+        raise ProtocolFailure(session.vm, f"QEMU's answer to '{command}' lacks {', '.join(missing)}")
+    return dict(answer)
+
+
+def _raise_not_hybrid(session: Session, exc: CommandFailed) -> None:
+    found = _NOT_HYBRID.search(exc.desc)
+    if found:
+        raise NotHybrid(
+            session.vm,
+            f"cannot switch: it runs with accelerator '{found['accel']}'; set 'accel: hybrid' in its definition, then "
+            "restart the VM",
+        ) from exc
