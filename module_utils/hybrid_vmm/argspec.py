@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
 from .paths import CONFIG_DIR, RUN_DIR, Paths
 
@@ -29,3 +29,14 @@ def paths_of(params: Mapping[str, Any]) -> Paths:
 def timeout_problem(timeout: float) -> str:
     """Return what is wrong with a time limit, nothing when it is right."""
     return "" if 0 < timeout <= 86400 else f"timeout: {timeout:g} is not between 0 and 86400 seconds"
+
+
+def names_problem(names: Optional[Sequence[str]]) -> str:
+    """Return what is wrong with a list of VM names, nothing when it is right or not given."""
+    if names is None:
+        return ""
+    if not names:
+        return "name: the list is empty; name VMs, or 'all'"
+    if "all" in names and len(names) > 1:
+        return "name: 'all' cannot be combined with names"
+    return ""

@@ -2,10 +2,11 @@
 """One run at a time per VM: flock(2) on the VM's run-time folder.
 
 A QMP socket serves one client at a time and QEMU keeps only one more in its backlog, so two runs would see hangs
-instead of answers.  Whoever uses control.sock therefore locks the folder /run/hybrid-vmm/<vm> itself first: no lock file
-has to be created (members of the group may read the folder, but not write to it), nobody outside the group can take the
-lock, and the kernel drops it when its holder ends.  Runs that need several VMs lock them in the order of their names, so
-that two of them cannot wait for each other.  A shell takes the same lock: ``flock /run/hybrid-vmm/<vm> COMMAND``.
+instead of answers. Whoever uses control.sock therefore locks the folder /run/hybrid-vmm/<vm> itself first. No lock
+file has to be created (members of the group may read the folder, but not write to it), nobody outside the group can
+take the lock, and the kernel drops it when its holder ends. Runs that need several VMs lock them in the order of
+their names, so that two of them cannot wait for each other. A shell takes the same lock with ``flock /run/hybrid-
+vmm/<vm> COMMAND``.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from .clock import Deadline
 from .deps import require_qmp
 from .difference import Difference
 from .errors import Blocked, CommandFailed, HybridError, NotHybrid, NotRunning, NotTried, VmError
+from .hybrid import MODES
 from .info import leftovers
 from .paths import Paths
 from .qmp import Session
@@ -211,3 +212,6 @@ class _Change:
         result.before, result.after, result.changed = answer["before"], answer["after"], answer["changed"]
         result.pause_us, result.phases = answer.get("pause_us"), answer.get("phases") or []
         result.cause, result.reason = answer.get("cause"), answer.get("reason")
+
+
+__all__ = ["MODES", "Outcome", "Result", "change"]

@@ -1,0 +1,213 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: see DOCUMENTATION. What it does is in module_utils/hybrid_vmm/mode.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hybrid_vm_mode
+short_description: Switch running hybrid VMs between hardware and software mode
+description:
+  - Brings running VMs of a host into a mode and waits until they run in it, all in parallel.
+  - It first asks every VM for its mode. If one of them is unknown, not running, not hybrid, blocked, or does not
+    answer, no VM is switched. If a VM fails later, while it switches, the others still finish.
+  - Only the running mode is changed. What a VM starts in and is expected to be in belongs to its definition.
+version_added: "0.1.0"
+options:
+  name:
+    description:
+      - VMs to switch. Each must be defined on the host, run, and be hybrid.
+      - The single word V(all) takes every defined VM that runs and can switch; the others are returned in
+        RV(skipped) with the reason.
+    type: list
+    elements: str
+    required: true
+  mode:
+    description:
+      - V(kvm) runs the VM's vCPUs on the hardware, V(tcg) emulates them.
+    type: str
+    choices: [kvm, tcg]
+    required: true
+  timeout:
+    description:
+      - Seconds for the whole call, however many VMs there are. A VM that has not answered by then is a failure,
+        although it may still carry out the switch.
+    type: float
+    default: 30
+  reason:
+    description:
+      - Why; kept with the switch and shown by M(hybrid_vm_info) and C(hybridctl).
+      - It is not compared. A VM that is in the mode already keeps the reason it has.
+    type: str
+extends_documentation_fragment:
+  - hybrid_vmm
+attributes:
+  check_mode:
+    description: Can run in check mode and say what it would change, without changing it.
+    support: full
+    details:
+      - The VMs are asked as in a real run, so that everything is found that would keep a VM from switching.
+  diff_mode:
+    description: Returns what was changed, or would be, in diff mode.
+    support: full
+  idempotent:
+    description: A second run with the same options changes nothing.
+    support: full
+    details:
+      - As long as nothing else switches the VM in between.
+  platform:
+    description: Target systems that the module works on.
+    support: full
+    platforms: linux
+seealso:
+  - module: hybrid_vm_info
+author:
+  - Hybrid VMM toolkit
+"""
+
+EXAMPLES = r"""
+- name: Watch two VMs in software mode
+  hybrid_vm_mode:
+    name: [web1, web2]
+    mode: tcg
+    reason: "incident 4711"
+
+- name: Everything on this host back to hardware speed
+  hybrid_vm_mode:
+    name: all
+    mode: kvm
+    timeout: 60
+  register: fleet_result
+
+- name: Show it
+  ansible.builtin.debug:
+    msg: "{{ rows | hybrid_switch_table }}"
+  vars:
+    rows: "{{ hostvars | hybrid_switch_rows(hosts=ansible_play_hosts_all, register='fleet_result') }}"
+  run_once: true
+"""
+
+RETURN = r"""
+vms:
+  description: One result for each VM, also when the module fails.
+  returned: always, unless the options or definitions are wrong
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the VM.
+      type: str
+      sample: web1
+    ok:
+      description: Whether the VM is in the wanted mode (or would be, in check mode).
+      type: bool
+    before:
+      description: Mode at the beginning. Null when it could not be read.
+      type: str
+      sample: kvm
+    after:
+      description: Mode at the end, predicted in check mode. Null when it is not known.
+      type: str
+      sample: tcg
+    changed:
+      description: Whether the VM was switched (or would be).
+      type: bool
+    pause_us:
+      description: Microseconds in which the guest did not run. 0 without a switch, null in check mode and on failure.
+      type: int
+      sample: 2410
+    phases:
+      description: Parts of the switch in their order. Empty without a switch.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: What was done.
+          type: str
+          sample: stop
+        us:
+          description: Microseconds it took.
+          type: int
+          sample: 180
+    cause:
+      description: What brought the VM into the mode it is in.
+      type: str
+      sample: operator
+    reason:
+      description: The reason that was given for it, or null.
+      type: str
+      sample: incident 4711
+    error:
+      description: Why it failed and what to do, or null.
+      type: str
+    code:
+      description: The failure as one word for programs, such as V(not-running), V(blocked), V(timed-out), or null.
+      type: str
+skipped:
+  description: VMs that V(all) did not take.
+  returned: always, unless the options or definitions are wrong
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the VM.
+      type: str
+      sample: db1
+    reason:
+      description: Why not.
+      type: str
+      sample: "VM 'db1': is not running (no socket /run/hybrid-vmm/db1/control.sock): start it with ..."
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.hybrid_vmm import argspec, deps, mode
+from ansible.module_utils.hybrid_vmm.errors import HybridError, LibraryMissing
+
+
+def argument_spec() -> dict[str, Any]:
+    """Return the module's options."""
+    return {
+        "name": {"type": "list", "elements": "str", "required": True},
+        "mode": {"type": "str", "choices": list(mode.MODES), "required": True},
+        "reason": {"type": "str"},
+        **argspec.host_spec(timeout=30.0),
+    }
+
+
+def main() -> None:
+    """Wire options, work and result together."""
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    params = module.params
+    problem = argspec.timeout_problem(params["timeout"]) or argspec.names_problem(params["name"])
+    if problem:
+        module.fail_json(msg=problem)
+    try:
+        outcome = mode.change(
+            argspec.paths_of(params),
+            params["name"],
+            params["mode"],
+            params["timeout"],
+            params["reason"],
+            module.check_mode,
+        )
+    except LibraryMissing as exc:
+        module.fail_json(msg=missing_required_lib("qemu.qmp", reason=deps.HINT), exception=str(exc))
+    except HybridError as exc:
+        module.fail_json(msg=exc.message, code=exc.code)
+    difference = outcome.difference()
+    result = {
+        "changed": difference.changed,
+        "vms": [item.to_dict() for item in outcome.results],
+        "skipped": outcome.skipped,
+    }
+    if module._diff:
+        result["diff"] = difference.as_diff()
+    if outcome.error is not None:
+        module.fail_json(msg=outcome.error, **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
