@@ -57,6 +57,11 @@ def failure(end: bytes) -> str:
     return "\n".join(lines[starts[0] :][:SHOWN_LINES] if starts else lines[-SHOWN_LINES:])
 
 
+def say(what: str, *words: str) -> None:
+    """Show one line on the console at once."""
+    display.display(f"  {time.strftime('%H:%M:%S')} {what}: {' '.join(word for word in words if word)}")
+
+
 class ActionModule(ActionBase):
     """See the module's documentation above."""
 
@@ -90,7 +95,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"{what} failed after {clock(seconds)} (status {process.returncode}), log {args['log']}:\n{failure(tail(args['log']))}"
             )
-        display.display(f"  {time.strftime('%H:%M:%S')} {what}: {progress(tail(args['log']))} done in {clock(seconds)}".replace("  done", " done"))
+        say(what, progress(tail(args["log"])), f"done in {clock(seconds)}")
         return {**result, "changed": True, "log": args["log"], "seconds": round(seconds, 1)}
 
     @staticmethod
@@ -102,4 +107,4 @@ class ActionModule(ActionBase):
                 return
             except subprocess.TimeoutExpired:
                 now = time.monotonic() - began
-                display.display(f"  {time.strftime('%H:%M:%S')} {what}: {progress(tail(log))} {clock(now)}".replace(":  ", ": "))
+                say(what, progress(tail(log)), clock(now))
