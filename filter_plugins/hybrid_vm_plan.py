@@ -9,7 +9,10 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "module_utils"))
+# On the controller, Ansible finds the package only for modules; Python needs to be told.
+_PACKAGES = str(pathlib.Path(__file__).resolve().parent.parent / "module_utils")
+if _PACKAGES not in sys.path:
+    sys.path.append(_PACKAGES)
 
 from hybrid_vmm.errors import DefinitionError
 from hybrid_vmm.items import plan
