@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The guest of tests and demo: Debian's kernel, unmodified, and an initramfs that runs tests/guest/hybrid-check.
+
+Built once per content into the cache folder ``guests/<key>``: ``vmlinuz``, ``initrd.img``, and
+``probe.img``, the initramfs of the guest that lab.probe boots.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import cpio, modules
+from lab.config import TOP
+from lab.errors import LabError
+from lab.image import Image
+from lab.lock import locked
+from lab.process import need, run
+from lab.progress import say
+
+SOURCES = TOP / "tests" / "guest"
+BUSYBOX = Path("/bin/busybox")
+CHECK_MODULES = ["virtio_pci", "virtio_blk"]
+PROBE_MODULES = ["kvm_amd", "kvm_intel"]
+COMPILE = ["gcc", "-O2", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A built guest."""
+
+    folder: Path
+
+    @property
+    def kernel(self) -> Path:
+        """Debian's kernel."""
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        """Initramfs with hybrid-check."""
+        return self.folder / "initrd.img"
+
+    @property
+    def probe_initrd(self) -> Path:
+        """Initramfs that tries to run a nested guest."""
+        return self.folder / "probe.img"
+
+
+def guest_key(image_key: str, busybox: bytes, texts: dict[str, bytes]) -> str:
+    """Return the cache key of a guest: 16 hex digits over the image, busybox and the sources by name."""
+    digest = hashlib.sha256(image_key.encode())
+    digest.update(hashlib.sha256(busybox).digest())
+    for name in sorted(texts):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(texts[name]).digest())
+    return digest.hexdigest()[:16]
+
+
+def ensure_guest(cache: Path, image: Image) -> Guest:
+    """Return the guest for this image's kernel, building it when these inputs were never built.
+
+    Raises LabError when busybox-static or the compiler is missing or the program does not compile.
+    """
+    if not BUSYBOX.exists():
+        raise LabError(f"{BUSYBOX} is missing; tools/bootstrap installs it (busybox-static)")
+    here = Path(__file__).parent
+    inputs = [*sorted(SOURCES.glob("*.[chS]")), *sorted(SOURCES.glob("*init")), here / "guest.py", here / "cpio.py"]
+    texts = {path.name: path.read_bytes() for path in inputs}
+    guest = Guest(cache / "guests" / guest_key(image.key, BUSYBOX.read_bytes(), texts))
+    with locked(guest.folder.with_suffix(".lock"), "guest", 600):
+        if not guest.folder.exists():
+            _build(image, guest)
+    return guest
+
+
+def _build(image: Image, guest: Guest) -> None:
+    """Compile, pack, and move the folder to its place when it is complete."""
+    need("gcc")
+    say("guest", f"building for {image.key}")
+    with tempfile.TemporaryDirectory(prefix="build-", dir=guest.folder.parent) as name:
+        work = Path(name, "guest")
+        work.mkdir()
+        _compile("hybrid-check", [path for path in sorted(SOURCES.glob("*.[cS]")) if path.name != "kvm-hello.c"], work)
+        _compile("kvm-hello", [SOURCES / "kvm-hello.c"], work)
+        shutil.copyfile(image.kernel, work / "vmlinuz")
+        (work / "initrd.img").write_bytes(_initramfs(image, "check-init", work / "hybrid-check", CHECK_MODULES))
+        (work / "probe.img").write_bytes(_initramfs(image, "probe-init", work / "kvm-hello", PROBE_MODULES))
+        work.rename(guest.folder)
+    say("guest", f"ready: {guest.folder}")
+
+
+def _compile(name: str, sources: list[Path], work: Path) -> None:
+    run([*COMPILE, "-o", str(work / name), *(str(source) for source in sources)])
+
+
+def _initramfs(image: Image, init: str, program: Path, wanted: list[str]) -> bytes:
+    """Return an initramfs with busybox, one init script, one program and modules in the order to load them."""
+    loaded = modules.select(image.modules, wanted)
+    entries = [cpio.folder(path) for path in ("bin", "dev", "proc", "sys", "modules")]
+    entries += [cpio.character_device("dev/console", 5, 1), cpio.program("bin/busybox", BUSYBOX.read_bytes())]
+    entries += [cpio.link(f"bin/{tool}", "busybox") for tool in ("sh", "mount", "insmod", "sleep", "poweroff", "uname")]
+    for number, (name, content) in enumerate(loaded):
+        entries.append(cpio.program(f"modules/{number:02d}-{name}.ko", content))
+    entries += [cpio.program("init", (SOURCES / init).read_bytes()), cpio.program(program.name, program.read_bytes())]
+    return cpio.archive(entries)
