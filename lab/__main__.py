@@ -8,10 +8,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
-from lab import host, inventory
+from lab import host, inventory, probe
 from lab.config import Lab, cache_root, lab_from
 from lab.errors import LabError
+from lab.guest import ensure_guest
+from lab.image import ensure_image
 from lab.progress import say
 from lab.ssh import scp_command, ssh_command
 
@@ -33,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     down = commands.add_parser("down", help="remove it; succeeds when there is none")
     down.add_argument("--all", action="store_true", help="all lab hosts of this cache")
     commands.add_parser("status", help=f"what is known about it, as JSON; exit status {NOT_RUNNING} when it does not run")
+    commands.add_parser("probe", help="which accelerator carries lab hosts on this machine and why, as JSON")
+    commands.add_parser("guest", help="build the guest of tests and demo, print its folder (vmlinuz, initrd.img)")
     commands.add_parser("inventory", help="running lab hosts as an Ansible inventory script prints them")
     ssh = commands.add_parser("ssh", help="a shell or a command on it")
     ssh.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -55,6 +60,10 @@ def main(arguments: list[str]) -> int:
         state = host.status(lab)
         print(json.dumps(state, indent=2))
         return 0 if state["running"] else NOT_RUNNING
+    elif chosen.command == "probe":
+        print(json.dumps(asdict(probe.ask(lab.cache, ensure_image(lab))), indent=2))
+    elif chosen.command == "guest":
+        print(ensure_guest(lab.cache, ensure_image(lab)).folder)
     elif chosen.command == "inventory":
         print(inventory.dynamic(host.known_labs(lab.cache, lab.distro)), end="")
     else:

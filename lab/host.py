@@ -68,7 +68,7 @@ def up(lab: Lab) -> None:
             return
         need("qemu-system-x86_64", "ssh")
         image = ensure_image(lab)
-        accelerator = probe.outer_accelerator(lab.cache, image)
+        accelerator = probe.outer_accelerator(lab, image)
         started = time.monotonic()
         _start(lab, image, accelerator)
         try:
@@ -121,7 +121,7 @@ def _check_machine(lab: Lab) -> None:
         try:
             probe_socket.bind(("127.0.0.1", lab.ssh_port))
         except OSError as error:
-            raise LabError(f"{lab.name}: port {lab.ssh_port} on 127.0.0.1 is taken by another program; take another LAB") from error
+            raise LabError(f"{lab.name}: another program has port {lab.ssh_port} of 127.0.0.1; take another LAB") from error
     with open("/proc/meminfo", encoding="ascii") as file:
         available = next(int(line.split()[1]) // 1024 for line in file if line.startswith("MemAvailable:"))
     if available < MEMORY_MIB:
@@ -143,7 +143,8 @@ def _wait_for_ssh(lab: Lab, started: float) -> None:
             say(lab.name, "... " + last_lines(lab.console, 1))
             next_line += 15
         time.sleep(0.5)
-    raise LabError(f"{lab.name}: ssh does not answer after {BOOT_TIMEOUT:.0f} s; the end of its console:\n{last_lines(lab.console, 15)}")
+    end = last_lines(lab.console, 15)
+    raise LabError(f"{lab.name}: ssh does not answer after {BOOT_TIMEOUT:.0f} s; the end of its console:\n{end}")
 
 
 def _ssh_banner(port: int) -> bool:

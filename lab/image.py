@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -83,7 +84,8 @@ def ensure_image(lab: Lab) -> Image:
         "sources": apt.sources_list(sources),
         "settings": settings,
         "keys": [path.with_suffix(".pub").read_text() for path in (lab.ssh_key, lab.host_key)],
-        "recipe": [(here / name).read_text() for name in RECIPE],
+        # Without comments and layout: those build no other image.
+        "recipe": [ast.unparse(ast.parse((here / name).read_text())) for name in RECIPE],
     }
     image = Image(lab.cache / "images" / f"{lab.distro}-{image_key(inputs)}")
     with locked(image.folder.with_suffix(".lock"), "image", BUILD_TIMEOUT):
@@ -174,5 +176,6 @@ def _write(tree: Path, files: dict[str, str]) -> None:
             source.write_text(text)
             target = tree / path
             run(as_root(["rm", "-f", str(target)]))
-            run(as_root(["install", "-D", "-m", f"{rootfs.mode_of(path):o}", "-o", "root", "-g", "root", str(source), str(target)]))
+            owner = ["-o", "root", "-g", "root", "-m", f"{rootfs.mode_of(path):o}"]
+            run(as_root(["install", "-D", *owner, str(source), str(target)]))
 
