@@ -18,7 +18,7 @@ options:
     description:
       - VMs to switch. Each must be defined on the host, run, and be hybrid.
       - The single word V(all) takes every defined VM that runs and can switch; the others are returned in
-        RV(skipped) with the reason.
+        RV(left_out) with the reason.
     type: list
     elements: str
     required: true
@@ -143,8 +143,8 @@ vms:
     code:
       description: The failure as one word for programs, such as V(not-running), V(blocked), V(timed-out), or null.
       type: str
-skipped:
-  description: VMs that V(all) did not take.
+left_out:
+  description: VMs that V(all) did not take. Not named C(skipped), which Ansible takes for a skipped task.
   returned: always, unless the options or definitions are wrong
   type: list
   elements: dict
@@ -200,7 +200,7 @@ def main() -> None:
     result = {
         "changed": difference.changed,
         "vms": [item.to_dict() for item in outcome.results],
-        "skipped": outcome.skipped,
+        "left_out": outcome.left_out,
     }
     if module._diff:
         result["diff"] = difference.as_diff()

@@ -152,12 +152,12 @@ def _mode(options: argparse.Namespace, paths: Paths) -> int:
     outcome = mode.change(paths, options.vm, options.mode, options.timeout, options.reason, options.check)
     rows = [result.to_dict() for result in outcome.results]
     if options.json:
-        _print_json({"vms": rows, "skipped": outcome.skipped})
+        _print_json({"vms": rows, "left_out": outcome.left_out})
     else:
         if rows:
             print(table.render(rows, _MODE))
-        for item in outcome.skipped:
-            print(f"skipped: {item['reason']}")
+        for item in outcome.left_out:
+            print(f"left out: {item['reason']}")
     if outcome.error is None:
         return OK
     print(f"hybridctl: {outcome.error}", file=sys.stderr)

@@ -62,11 +62,11 @@ class Result:
 class Outcome:
     """Results of one call, in the order of names.
 
-    :param skipped: VMs that ``all`` did not take, with the reason.
+    :param left_out: VMs that ``all`` did not take, with the reason.
     """
 
     results: list[Result]
-    skipped: list[dict[str, str]]
+    left_out: list[dict[str, str]]
 
     def difference(self) -> Difference:
         """Return what changed, or would change in check mode."""
@@ -110,20 +110,20 @@ def change(
     require_qmp()
     everything = list(names) == ["all"]
     chosen = store.names(paths) if everything else store.known(paths, names)
-    skipped: list[dict[str, str]] = []
+    left_out: list[dict[str, str]] = []
     if everything:
         left = leftovers(paths, chosen)
-        skipped = [{"name": name, "reason": "running, but not defined on this host"} for name in left]
+        left_out = [{"name": name, "reason": f"VM '{name}': running, but not defined on this host"} for name in left]
     outcome = asyncio.run(_Change(paths, sorted(chosen), mode, Deadline(timeout), reason, check, everything).run())
     if everything:
-        skipped += [
+        left_out += [
             {"name": result.name, "reason": str(result.error)} for result in outcome.results if _skippable(result)
         ]
         outcome.results = [result for result in outcome.results if not _skippable(result)]
     else:
         given = {name: place for place, name in enumerate(chosen)}
         outcome.results.sort(key=lambda result: given[result.name])
-    outcome.skipped = sorted(skipped, key=lambda item: item["name"])
+    outcome.left_out = sorted(left_out, key=lambda item: item["name"])
     return outcome
 
 
@@ -162,7 +162,7 @@ class _Change:
             if any(result.error and not (self._lenient and _skippable(result)) for result in self._results.values()):
                 self._give_up()
             else:
-                await asyncio.gather(*map(self._switch, self._results))
+                await asyncio.gather(*map(self._switch_and_release, self._results))
         finally:
             await asyncio.gather(*(session.close() for session in self._sessions.values()))
         return Outcome(list(self._results.values()), [])
@@ -192,6 +192,11 @@ class _Change:
         for result in self._results.values():
             if not result.error and result.before != self._mode:
                 result.fail(NotTried(result.name, "not switched, because another VM of this call failed"))
+
+    async def _switch_and_release(self, name: str) -> None:
+        """Let others have a VM as soon as it is done, the slowest may take long."""
+        await self._switch(name)
+        await self._sessions[name].close()
 
     async def _switch(self, name: str) -> None:
         result = self._results[name]

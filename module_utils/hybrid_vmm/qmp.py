@@ -115,7 +115,7 @@ class Session:
         except ConnectError as exc:
             sock.close()
             if isinstance(exc.exc, (EOFError, OSError)):
-                raise self._died("the connection was made") from exc
+                raise self._died("the handshake") from exc
             raise ProtocolFailure(self.vm, f"what listens on {self.path} does not speak QMP: {exc.exc}") from exc
         self._client = client
 

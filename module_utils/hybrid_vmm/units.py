@@ -39,6 +39,7 @@ class Unit:
 def states(vms: list[str], deadline: Deadline, systemctl: Optional[str] = None) -> dict[str, Unit]:
     """Return the unit state of each VM; never raises.
 
+    :param deadline: half of what is left of it may be used; the VMs are to be asked too.
     :param systemctl: path of the program; found in PATH by default.
     """
     program = systemctl or shutil.which("systemctl")
@@ -46,7 +47,7 @@ def states(vms: list[str], deadline: Deadline, systemctl: Optional[str] = None) 
         return {vm: Unit() for vm in vms}
     command = [program, "show", "--no-pager", f"--property={','.join(_PROPERTIES)}", *map(unit_name, vms)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=max(0.1, deadline.left()), check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=max(0.1, deadline.left() / 2), check=False)
     except (OSError, subprocess.TimeoutExpired):
         return {vm: Unit() for vm in vms}
     found = parse(done.stdout)

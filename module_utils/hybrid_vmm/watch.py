@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from . import store, table
 from .clock import Deadline, iso_utc
-from .errors import NotRunning, QemuDied
+from .errors import HybridError, NotRunning, QemuDied
 from .hybrid import snake
 from .paths import Paths
 from .qmp import Session
@@ -42,7 +42,7 @@ async def follow(paths: Paths, names: Sequence[str], timeout: float, show: Calla
                 continue
             sessions.append(session)
         if not sessions:
-            raise NotRunning("*", "no VM of this host is running, there is nothing to watch")
+            raise HybridError("no VM of this host is running, there is nothing to watch")
         await asyncio.gather(*(_follow(session, show) for session in sessions))
     finally:
         await asyncio.gather(*(session.close() for session in sessions))
