@@ -22,7 +22,7 @@ options:
     type: str
     required: true
   archive:
-    description: The artifact on this host. Used if the version is missing, damaged, or another build.
+    description: The artifact on the controller. Used if the version is missing, damaged, or another build.
     type: path
   sha256:
     description: What the archive must be.
@@ -52,7 +52,7 @@ EXAMPLES = r"""
 - name: Install
   hybrid_qemu_version:
     version: qemu-10.0.13-h1.0a1b2c3d
-    archive: /var/tmp/hybrid-qemu-10.0.13-h1.0a1b2c3d.tar.gz
+    archive: "{{ artifact.archive }}"
     sha256: "{{ artifact.sha256 }}"
     keep: 2
 

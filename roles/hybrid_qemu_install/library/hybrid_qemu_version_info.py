@@ -17,6 +17,11 @@ options:
     type: list
     elements: str
     default: []
+  packages:
+    description: Debian packages to look for.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -56,12 +61,18 @@ versions:
       description: What differs from the manifest. Only for versions in O(verify).
       type: list
       elements: str
+missing_packages:
+  description: Which of O(packages) are not installed.
+  type: list
+  elements: str
+  returned: success
 free:
   description: Free bytes where the prefix is.
   type: int
   returned: success
 """
 
+import subprocess
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -76,12 +87,24 @@ def describe(host: Host, name: str, verify: bool) -> dict[str, Any]:
     return found
 
 
+def missing_packages(names: list[str]) -> list[str]:
+    """Return which Debian packages are not installed."""
+    if not names:
+        return []
+    # ends with an error when a name is unknown; the others are listed all the same
+    argv = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n", *names]
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    installed = {line.split()[0] for line in result.stdout.splitlines() if line.endswith(" installed")}
+    return [name for name in names if name not in installed]
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "prefix": {"type": "path", "default": "/opt/hybrid-vmm"},
             "verify": {"type": "list", "elements": "str", "default": []},
+            "packages": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -92,6 +115,7 @@ def main() -> None:
             current=host.target(CURRENT),
             previous=host.target(PREVIOUS),
             versions={name: describe(host, name, name in module.params["verify"]) for name in host.versions()},
+            missing_packages=missing_packages(module.params["packages"]),
             free=host.free(),
         )
     except OSError as exc:
