@@ -78,19 +78,19 @@ paths:
   sample: [/usr/local/bin/hybridctl]
 """
 
-import base64  # noqa: E402
-import compileall  # noqa: E402
-import grp  # noqa: E402
-import io  # noqa: E402
-import os  # noqa: E402
-import pwd  # noqa: E402
-import shutil  # noqa: E402
-import stat  # noqa: E402
-import tarfile  # noqa: E402
-import tempfile  # noqa: E402
+import base64
+import compileall
+import grp
+import io
+import os
+import pwd
+import shutil
+import stat
+import tarfile
+import tempfile
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.hybrid_vmm.difference import Difference  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hybrid_vmm.difference import Difference
 
 SPEC = {
     "entries": {

@@ -42,10 +42,10 @@ api_version:
   sample: 12
 """
 
-import fcntl  # noqa: E402
-import os  # noqa: E402
+import fcntl
+import os
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
 
 KVM_GET_API_VERSION = 0xAE00
 KVM_CREATE_VM = 0xAE01

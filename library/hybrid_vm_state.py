@@ -96,11 +96,11 @@ undeclared:
   sample: [old1]
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.hybrid_vmm import definition  # noqa: E402
-from ansible.module_utils.hybrid_vmm.difference import Difference  # noqa: E402
-from ansible.module_utils.hybrid_vmm.errors import HybridError  # noqa: E402
-from ansible.module_utils.hybrid_vmm.provision import Consent, Host, decide, difference  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hybrid_vmm import definition
+from ansible.module_utils.hybrid_vmm.difference import Difference
+from ansible.module_utils.hybrid_vmm.errors import HybridError
+from ansible.module_utils.hybrid_vmm.provision import Consent, Host, decide, difference
 
 SPEC = {
     "vms": {
