@@ -72,9 +72,9 @@ patches: env ## the QEMU series: applies, each patch builds, checkpatch
 	$(say)
 	pytest tests/patches $(ARGS)
 
-qemu-test: env ## the built QEMU itself, no Ansible
+qemu-test: env ## the test guest and the built QEMU itself, no Ansible
 	$(say)
-	pytest tests/qemu $(ARGS)
+	pytest tests/guest tests/qemu $(ARGS)
 
 molecule: env ## roles and playbooks on a lab host
 	$(say)

@@ -88,7 +88,7 @@ def boot(guest: Guest, accelerator: str, limit: float = BOOT_LIMIT) -> str:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"a guest that runs a guest was not done after {limit:.0f} s"
+        return f"a guest that runs a guest was not done after {limit:g} s"
     if NESTED_OK in done.stdout:
         return ""
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
