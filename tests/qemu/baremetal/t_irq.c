@@ -1,0 +1,697 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Interrupts across a switch: in flight, pending, in service; IPIs, NMIs, the IOAPIC's routes, MSI, halted and
+ * not yet started processors (pitfalls 7, 8, 23).
+ */
+#include "lib.h"
+
+#define MS 1000000ul
+
+static volatile u32 hits[256];
+static volatile u32 order[16], orders;
+static void count_handler(struct regs *r)
+{
+    hits[r->vec]++;
+    if (orders < 16) {
+        order[orders++] = r->vec;
+    }
+    apic_eoi();
+}
+static void quiet(void)
+{
+    memset((void *)hits, 0, sizeof(hits));
+    orders = 0;
+}
+/* Interrupts on for a moment. */
+static void drain(void)
+{
+    sti();
+    wait_ns(2 * MS);
+    cli();
+}
+
+/* Interrupts on until the vector has come `count` times (or for a second), and a moment longer for those too many. */
+static void drain_for(u32 vec, u32 count)
+{
+    u64 h0 = hpet_ns();
+    sti();
+    while (hits[vec] < count && hpet_ns() - h0 < 1000 * MS) {
+        pause();
+    }
+    wait_ns(MS);
+    cli();
+}
+
+/* All registers of the LAPIC and IOAPIC that a guest may read. */
+TEST(apic_regs, "apic-regs", "at", 1)
+{
+    static const u32 regs[] = { 0x20, 0x30, 0x80, 0xa0, 0xd0, 0xe0, 0xf0, 0x100, 0x110, 0x120, 0x130, 0x140, 0x150, 0x160, 0x170,
+        0x180, 0x1f0, 0x200, 0x240, 0x270, 0x280, 0x310, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370, 0x380, 0x3e0 };
+    u32 value[sizeof(regs) / 4], io[48];
+    apic_write(0xd0, 0x5000000);
+    apic_write(0x350, 0x10000 | 0x53);
+    apic_write(0x360, 0x400);               /* LINT1: NMI */
+    apic_write(0x370, 0x10000 | 0x54);
+    apic_write(0x340, 0x10000 | 0x55);
+    apic_write(0x3e0, 9);
+    apic_write(0x310, 0x7000000);
+    apic_write(0x80, 0x20);
+    u64 base = rdmsr(0x1b);
+    for (u32 i = 0; i < 24; i++) {
+        ioapic_write(0x10 + 2 * i, 1 << 16 | (0x60 + i) | (i & 1) << 15 | (i & 2) << 12);
+        ioapic_write(0x11 + 2 * i, (i & 3) << 24);
+    }
+    ioapic_route(4, VEC_UART, apic_ids(0));
+    for (u32 i = 0; i < sizeof(regs) / 4; i++) {
+        value[i] = apic_read(regs[i]);
+    }
+    for (u32 i = 0; i < 48; i++) {
+        io[i] = ioapic_read(0x10 + i);
+    }
+    at("apic-regs");
+    for (u32 i = 0; i < sizeof(regs) / 4; i++) {
+        u32 now = apic_read(regs[i]);
+        u32 mask = regs[i] >= 0x100 && regs[i] < 0x280 && wait_kind ? ~(1u << (VEC_UART & 31)) : ~0u;
+        if (((now ^ value[i]) & mask) != 0) {
+            fail("LAPIC register %x is %x, was %x", regs[i], now, value[i]);
+        }
+    }
+    for (u32 i = 0; i < 48; i++) {
+        u32 now = ioapic_read(0x10 + i);
+        if (now != io[i]) {
+            fail("IOAPIC register %x is %x, was %x", 0x10 + i, now, io[i]);
+        }
+    }
+    check(rdmsr(0x1b) == base, "APIC base", rdmsr(0x1b), base);
+    apic_write(0x360, 1 << 16);
+    apic_write(0x80, 0);
+}
+
+/* Pending in the LAPIC at the switch, delivered once after it, highest first. */
+TEST(irr, "irr-pending", "at", 1)
+{
+    wait_kind = 0;
+    quiet();
+    for (u32 v = 0x50; v <= 0x90; v += 0x20) {
+        handlers[v] = count_handler;
+        apic_icr(apic_ids(0), v);
+    }
+    at("irr-pending");
+    for (u32 v = 0x50; v <= 0x90; v += 0x20) {
+        check(apic_read(0x200 + v / 32 * 0x10) >> (v & 31) & 1, "IRR bit", apic_read(0x200 + v / 32 * 0x10), 1u << (v & 31));
+        check(hits[v] == 0, "interrupts with IF clear", hits[v], 0);
+    }
+    drain_for(0x50, 1);
+    check(hits[0x50] == 1 && hits[0x70] == 1 && hits[0x90] == 1, "interrupts", hits[0x50] << 16 | hits[0x70] << 8 | hits[0x90], 0x10101);
+    check(order[0] == 0x90 && order[1] == 0x70 && order[2] == 0x50, "order", order[0] << 16 | order[1] << 8 | order[2], 0x907050);
+}
+
+/* In service at the switch: lower priorities wait for the EOI, higher ones nest. */
+static void nest_handler(struct regs *r)
+{
+    hits[r->vec]++;
+    sti();
+    wait_ns(MS);
+    cli();
+    check(hits[0x50] == 0, "lower interrupt before the switch, in service", hits[0x50], 0);
+    at("isr-nested");
+    check(apic_read(0x130) >> (0x70 & 31) & 1, "ISR bit", apic_read(0x130), 1 << (0x70 & 31));
+    check(apic_read(0xa0) >> 4 == 7, "PPR", apic_read(0xa0), 0x70);
+    sti();
+    apic_icr(apic_ids(0), 0x90);
+    wait_ns(MS);
+    cli();
+    check(hits[0x50] == 0, "lower interrupt in service", hits[0x50], 0);
+    check(hits[0x90] == 1, "higher interrupt in service", hits[0x90], 1);
+    apic_eoi();
+}
+TEST(isr_nested, "isr-nested", "at", 1)
+{
+    wait_kind = 0;
+    quiet();
+    handlers[0x50] = handlers[0x90] = count_handler;
+    handlers[0x70] = nest_handler;
+    apic_icr(apic_ids(0), 0x70);
+    apic_icr(apic_ids(0), 0x50);
+    drain_for(0x50, 1);
+    check(hits[0x70] == 1, "interrupts 0x70", hits[0x70], 1);
+    check(hits[0x50] == 1, "lower interrupt after the EOI", hits[0x50], 1);
+    check(apic_read(0x130) == 0, "ISR afterwards", apic_read(0x130), 0);
+}
+
+/* TPR holds back a pending interrupt in either mode. */
+TEST(tpr, "tpr", "at", 1)
+{
+    wait_kind = 0;
+    quiet();
+    handlers[0x50] = count_handler;
+    write_cr8(7);
+    apic_icr(apic_ids(0), 0x50);
+    drain();
+    check(hits[0x50] == 0, "masked by CR8", hits[0x50], 0);
+    at("tpr");
+    check(read_cr8() == 7, "cr8", read_cr8(), 7);
+    drain();
+    check(hits[0x50] == 0, "masked by CR8 after the switch", hits[0x50], 0);
+    sti();
+    write_cr8(4);
+    wait_ns(MS);
+    cli();
+    check(hits[0x50] == 1, "after lowering CR8", hits[0x50], 1);
+    write_cr8(0);
+}
+
+/* The IOAPIC's routes, changed in one mode, used in the other. The source is the PIT, edge. */
+static void pit_shot(void)
+{
+    outb(0x43, 0x30);
+    outb(0x40, 100);
+    outb(0x40, 0);
+}
+TEST(ioapic, "ioapic-route", "at", 1)
+{
+    quiet();
+    for (u32 v = 0x51; v < 0x59; v++) {
+        handlers[v] = count_handler;
+        ioapic_route(2, v, apic_ids(0));
+        at("ioapic-route");
+        pit_shot();
+        drain_for(v, 1);
+        check(hits[v] == 1, "interrupts by the new route", hits[v], 1);
+        check(v == 0x51 || hits[v - 1] == 1, "interrupts by the old route", v == 0x51 ? 1 : hits[v - 1], 1);
+    }
+    ioapic_route(2, 1 << 16, 0);
+}
+/* Masked at the IOAPIC in one mode, must stay silent in the other. */
+TEST(ioapic_mask, "ioapic-mask", "at", 1)
+{
+    quiet();
+    handlers[0x51] = count_handler;
+    ioapic_route(2, 0x51, apic_ids(0));
+    pit_shot();
+    drain_for(0x51, 1);
+    check(hits[0x51] == 1, "interrupts", hits[0x51], 1);
+    ioapic_route(2, 1 << 16 | 0x51, apic_ids(0));
+    at("ioapic-mask");
+    pit_shot();
+    drain();
+    check(hits[0x51] == 1, "interrupts by a masked route", hits[0x51], 1);
+    ioapic_route(2, 0x51, apic_ids(0));
+    at("ioapic-mask open");
+    u32 before = hits[0x51];
+    pit_shot();
+    drain_for(0x51, before + 1);
+    check(hits[0x51] == before + 1, "interrupts after unmasking", hits[0x51], before + 1);
+    ioapic_route(2, 1 << 16, 0);
+}
+/* The 8259 through LINT0 as ExtINT. */
+TEST(pic, "pic", "at", 1)
+{
+    wait_kind = 0;
+    quiet();
+    outb(0x20, 0x11), outb(0x21, 0x30), outb(0x21, 4), outb(0x21, 1);
+    outb(0xa0, 0x11), outb(0xa1, 0x38), outb(0xa1, 2), outb(0xa1, 1);
+    outb(0x21, 0xfe);
+    outb(0xa1, 0xff);
+    apic_write(0x350, 0x700);
+    handlers[0x30] = count_handler;
+    for (int i = 0; i < 3; i++) {
+        pit_shot();
+        wait_ns(2 * MS);                /* pending in the 8259 */
+        at("pic");
+        check(hits[0x30] == (u32)i, "interrupts with IF clear", hits[0x30], i);
+        drain_for(0x30, i + 1);
+        check(hits[0x30] == (u32)i + 1, "interrupts of the 8259", hits[0x30], i + 1);
+        outb(0x20, 0x20);
+    }
+    outb(0x21, 0xff);
+    apic_write(0x350, 1 << 16);
+}
+
+/* edu: INTx is level-triggered through the IOAPIC; the line is high over the switch. */
+static volatile u8 *edu(void)
+{
+    u32 dev = pci_find(0x11e81234);
+    if (dev == ~0u) {
+        note("no edu device");
+        return 0;
+    }
+    pci_write(dev, 4, pci_read(dev, 4) | 6);
+    return (volatile u8 *)(u64)(pci_read(dev, 0x10) & ~15u);
+}
+static volatile u8 *edu_regs;
+static void level_handler(struct regs *r)
+{
+    hits[r->vec]++;
+    if (hits[r->vec] >= 3) {            /* the line stays up for two interrupts: each EOI makes the IOAPIC send again */
+        *(volatile u32 *)(edu_regs + 0x64) = ~0u;
+    }
+    apic_eoi();
+}
+TEST(level, "level-irq", "at", 1)
+{
+    edu_regs = edu();
+    if (!edu_regs) {
+        return;
+    }
+    u32 dev = pci_find(0x11e81234), line = pci_read(dev, 0x3c) & 0xff;
+    wait_kind = 0;
+    handlers[0x52] = level_handler;
+    for (int i = 0; i < 4; i++) {
+        quiet();
+        for (u32 pin = 5; pin < 24; pin++) {
+            if (pin == line || pin >= 16) {
+                ioapic_route(pin, 1 << 15 | 0x52, apic_ids(0));
+            }
+        }
+        *(volatile u32 *)(edu_regs + 0x60) = 1;
+        wait_ns(MS);
+        at("level-irq");
+        check(hits[0x52] == 0, "level interrupts with IF clear", hits[0x52], 0);
+        drain_for(0x52, 3);
+        check(hits[0x52] == 3, "level interrupts", hits[0x52], 3);
+    }
+    for (u32 pin = 5; pin < 24; pin++) {
+        ioapic_route(pin, 1 << 16, 0);
+    }
+}
+/* edu: MSI, its message changed in one mode and used in the other. */
+TEST(msi, "msi", "at", 1)
+{
+    volatile u8 *regs = edu();
+    if (!regs) {
+        return;
+    }
+    u32 dev = pci_find(0x11e81234), cap = pci_read(dev, 0x34) & 0xff;
+    while (cap && (pci_read(dev, cap) & 0xff) != 5) {
+        cap = pci_read(dev, cap) >> 8 & 0xff;
+    }
+    if (!cap) {
+        note("no MSI");
+        return;
+    }
+    u32 wide = pci_read(dev, cap) >> 23 & 1;
+    quiet();
+    for (u32 v = 0x53; v < 0x59; v++) {
+        handlers[v] = count_handler;
+        pci_write(dev, cap + 4, 0xfee00000 | apic_ids(0) << 12);
+        pci_write(dev, cap + (wide ? 12 : 8), v);
+        pci_write(dev, cap, pci_read(dev, cap) | 1 << 16);
+        at("msi");
+        *(volatile u32 *)(regs + 0x60) = 1;
+        drain_for(v, 1);
+        *(volatile u32 *)(regs + 0x64) = ~0u;
+        check(hits[v] == 1, "MSI", hits[v], 1);
+    }
+    pci_write(dev, cap, pci_read(dev, cap) & ~(1u << 16));
+}
+
+/* ---- IPIs, counted exactly while switching (7, 23) ---- */
+static volatile u32 ipi_seen[2], ipi_stop;
+static void ipi_handler(struct regs *r)
+{
+    (void)r;
+    ipi_seen[cpu_id()]++;
+    apic_eoi();
+}
+static void ipi_idle(void)
+{
+    while (!ipi_stop) {
+        cli();
+        if (ipi_stop) {
+            sti();
+            return;
+        }
+        if (arg == 1) {
+            asm volatile("sti; hlt" ::: "memory");      /* the receiver sleeps between IPIs */
+        } else {
+            sti();
+            pause();
+        }
+    }
+}
+/* arg 0: the receiver spins; 1: it halts. Each IPI must arrive before the next is sent. */
+TEST(ipi, "ipi", "storm", 2)
+{
+    u32 sent = 0, late = 0;
+    handlers[0x45] = ipi_handler;
+    ipi_seen[0] = ipi_seen[1] = ipi_stop = 0;
+    ap_run(1, ipi_idle);
+    wait_ns(MS);
+    storm("ipi");
+    while (!stop_requested()) {
+        for (int i = 0; i < 20; i++) {
+            apic_icr(apic_ids(1), 0x45);
+            sent++;
+            u64 h0 = hpet_ns();
+            while (ipi_seen[1] != sent) {
+                pause();
+                if (hpet_ns() - h0 > 10000 * MS) {
+                    fail("IPI %u did not arrive in 10 s (seen %u)", sent, ipi_seen[1]);
+                    ipi_seen[1] = sent;
+                    late++;
+                    break;
+                }
+            }
+        }
+        progress(sent);
+        if (late) {
+            break;
+        }
+    }
+    ipi_stop = 1;
+    apic_icr(apic_ids(1), VEC_KICK);
+    ap_wait(1);
+    wait_ns(5 * MS);
+    check(ipi_seen[1] == sent, "IPIs received", ipi_seen[1], sent);
+    note("IPIs %u", sent);
+}
+/* Both processors send to each other at once, unpaced: at the end nothing is stuck. */
+static volatile u32 duel_ping, duel_pong;
+static void duel_handler(struct regs *r)
+{
+    (void)r;
+    if (cpu_id() == 1) {
+        duel_ping++;
+        apic_eoi();
+        if (!ipi_stop) {
+            apic_icr(apic_ids(0), 0x46);
+        }
+    } else {
+        duel_pong++;
+        apic_eoi();
+        if (!ipi_stop) {
+            apic_icr(apic_ids(1), 0x46);
+        }
+    }
+}
+TEST(ipi_duel, "ipi-duel", "storm", 2)
+{
+    handlers[0x46] = duel_handler;
+    duel_ping = duel_pong = ipi_stop = 0;
+    ap_run(1, ipi_idle);
+    wait_ns(MS);
+    storm("ipi-duel");
+    apic_icr(apic_ids(1), 0x46);
+    u32 last = 0;
+    u64 h0 = hpet_ns();
+    while (!stop_requested()) {
+        sti();
+        for (int i = 0; i < 200; i++) {
+            pause();
+        }
+        cli();
+        if (duel_ping != last) {
+            last = duel_ping;
+            h0 = hpet_ns();
+        } else if (hpet_ns() - h0 > 10000 * MS) {
+            fail("the exchange of IPIs stopped after %u and %u", duel_ping, duel_pong);
+            break;
+        }
+        progress(last);
+    }
+    ipi_stop = 1;
+    sti();
+    wait_ns(5 * MS);
+    cli();
+    apic_icr(apic_ids(1), VEC_KICK);
+    ap_wait(1);
+    i64 difference = (i64)duel_ping - (i64)duel_pong;
+    check(difference >= -1 && difference <= 1, "IPIs there minus IPIs back", difference, 0);
+    note("exchanges %u", duel_ping);
+}
+/* IPI to a processor with interrupts off over the switch. */
+static volatile u32 masked_ready, masked_go;
+static void masked_receiver(void)
+{
+    cli();
+    masked_ready = 1;
+    while (!masked_go) {
+        pause();
+    }
+    check(ipi_seen[1] == 0, "IPIs with IF clear", ipi_seen[1], 0);
+    sti();
+    wait_ns(3 * MS);
+}
+TEST(ipi_masked, "ipi-masked", "at", 2)
+{
+    handlers[0x45] = ipi_handler;
+    ipi_seen[1] = masked_ready = masked_go = 0;
+    ap_run(1, masked_receiver);
+    while (!masked_ready) {
+        pause();
+    }
+    apic_icr(apic_ids(1), 0x45);
+    at("ipi-masked");
+    masked_go = 1;
+    ap_wait(1);
+    check(ipi_seen[1] == 1, "IPIs after sti", ipi_seen[1], 1);
+}
+/* A halted processor is woken by an IPI after the switch, and by one sent before it not twice. */
+TEST(ap_halted, "ap-halted", "at", 2)
+{
+    handlers[0x45] = ipi_handler;
+    ipi_seen[1] = 0;
+    for (u32 i = 1; i <= 3; i++) {
+        wait_ns(2 * MS);            /* the idle loop has halted again */
+        at("ap-halted");
+        apic_icr(apic_ids(1), 0x45);
+        u64 h0 = hpet_ns();
+        while (ipi_seen[1] < i && hpet_ns() - h0 < 5000 * MS) {
+            pause();
+        }
+        check(ipi_seen[1] == i, "IPIs to a halted processor", ipi_seen[1], i);
+    }
+}
+/* A processor waiting for SIPI at the switch starts after it. arg 1: it never ran before (only in a fresh VM). */
+TEST(sipi, "sipi", "at", 1)
+{
+    u32 r[4];
+    cpuid(1, 0, r);
+    for (int i = 0; i < 2; i++) {
+        if (arg == 0 || i) {
+            smp_start();
+            ap_init_only(1);
+            wait_ns(5 * MS);
+        }
+        at("sipi");
+        check(!ap_up(1), "processor before SIPI", ap_up(1), 0);
+        if (arg == 1 && !i) {
+            ap_init_only(1);
+            wait_ns(2 * MS);
+            at("sipi after init");
+        }
+        ap_sipi(1);
+        u64 h0 = hpet_ns();
+        while (!ap_up(1) && hpet_ns() - h0 < 10000 * MS) {
+            pause();
+        }
+        check(ap_up(1), "processor after SIPI", ap_up(1), 1);
+        if (!ap_up(1)) {
+            return;
+        }
+        handlers[0x45] = ipi_handler;
+        ipi_seen[1] = 0;
+        apic_icr(apic_ids(1), 0x45);
+        wait_ns(100 * MS);
+        check(ipi_seen[1] == 1, "IPI to the processor just started", ipi_seen[1], 1);
+    }
+}
+/* A processor that sleeps with interrupts off for ever: only INIT wakes it. */
+static void dead_runner(void)
+{
+    cli();
+    masked_ready = 1;
+    for (;;) {
+        asm volatile("hlt");
+    }
+}
+TEST(ap_dead, "ap-dead", "at", 2)
+{
+    masked_ready = 0;
+    ap_run(1, dead_runner);
+    while (!masked_ready) {
+        pause();
+    }
+    at("ap-dead");
+    ap_boot(1);
+    handlers[0x45] = ipi_handler;
+    ipi_seen[1] = 0;
+    apic_icr(apic_ids(1), 0x45);
+    wait_ns(50 * MS);
+    check(ipi_seen[1] == 1, "IPI after INIT and SIPI", ipi_seen[1], 1);
+}
+
+/* ---- NMI ---- */
+static volatile u32 nmis, nmi_depth, nmi_nested;
+static void nmi_handler(struct regs *r)
+{
+    (void)r;
+    nmis++;
+    if (nmi_depth++) {
+        nmi_nested++;
+    }
+    if (nmis == 1) {
+        u32 kind = wait_kind;
+        wait_kind = 0;
+        at("nmi in the handler");
+        apic_icr(apic_ids(0), 0x400);           /* masked until iret: pending */
+        wait_ns(MS);
+        check(nmis == 1, "NMIs while masked", nmis, 1);
+        at("nmi in the handler, one pending");
+        wait_ns(MS);
+        check(nmis == 1, "NMIs while masked, after the switch", nmis, 1);
+        wait_kind = kind;
+    }
+    nmi_depth--;
+}
+TEST(nmi, "nmi", "at", 1)
+{
+    handlers[2] = nmi_handler;
+    nmis = nmi_depth = nmi_nested = 0;
+    apic_icr(apic_ids(0), 0x400);
+    u64 h0 = hpet_ns();
+    while (nmis < 2 && hpet_ns() - h0 < 1000 * MS) {
+        pause();
+    }
+    check(nmis == 2, "NMIs", nmis, 2);
+    check(nmi_nested == 0, "nested NMIs", nmi_nested, 0);
+    at("nmi after");
+    apic_icr(apic_ids(0), 0x400);
+    wait_ns(MS);
+    check(nmis == 3, "NMIs after unmasking", nmis, 3);
+}
+/* NMIs that the harness injects while the guest waits: exactly one arrives. */
+TEST(nmi_host, "nmi-host", "at", 1)
+{
+    handlers[2] = nmi_handler;
+    nmis = 5;
+    nmi_depth = nmi_nested = 0;
+    apic_write(0x360, 0x400);                   /* LINT1 */
+    at("nmi-host inject");
+    wait_ns(5 * MS);
+    check(nmis == 6, "NMIs injected by the host", nmis - 5, 1);
+    apic_write(0x360, 1 << 16);
+}
+/* NMIs from the other processor, paced, counted exactly. */
+static volatile u32 nmi_stop, nmi_sent;
+static void nmi_count(struct regs *r) { (void)r; nmis++; }
+static void nmi_sender(void)
+{
+    while (!nmi_stop) {
+        u32 before = nmis;
+        apic_icr(apic_ids(0), 0x400);
+        nmi_sent++;
+        u64 h0 = hpet_ns();
+        while (nmis == before) {
+            pause();
+            if (hpet_ns() - h0 > 10000 * MS) {
+                fail("NMI %u did not arrive in 10 s", nmi_sent);
+                nmi_stop = 1;
+                break;
+            }
+        }
+    }
+}
+TEST(nmi_storm, "nmi-storm", "storm", 2)
+{
+    handlers[2] = nmi_count;
+    nmis = nmi_stop = nmi_sent = 0;
+    storm("nmi-storm");
+    ap_run(1, nmi_sender);
+    while (!stop_requested() && !nmi_stop) {
+        for (int i = 0; i < 100; i++) {
+            pause();
+        }
+        progress(nmis);
+    }
+    nmi_stop = 1;
+    ap_wait(1);
+    wait_ns(3 * MS);
+    check(nmis == nmi_sent, "NMIs", nmis, nmi_sent);
+    note("NMIs %u", nmis);
+}
+
+/* Many sources at once on one processor: self-IPIs, LAPIC timer, PIT; interrupts off and on in a dense loop. */
+TEST(irq_storm, "irq-storm", "storm", 1)
+{
+    u32 sent = 0;
+    u64 rounds = 0;
+    quiet();
+    handlers[0x47] = handlers[0x48] = handlers[0x49] = count_handler;
+    ioapic_route(2, 0x49, apic_ids(0));
+    outb(0x43, 0x34), outb(0x40, 0xff), outb(0x40, 0x4);     /* about 1 kHz */
+    apic_write(0x3e0, 0xb);
+    apic_write(0x320, 1 << 17 | 0x48);
+    apic_write(0x380, 3000000);
+    storm("irq-storm");
+    while (!stop_requested()) {
+        for (int i = 0; i < 50; i++) {
+            cli();
+            apic_icr(apic_ids(0), 0x47);
+            sent++;
+            for (int j = 0; j < (int)(rounds & 63); j++) {
+                pause();
+            }
+            sti();
+            u64 h0 = 0;
+            for (u32 spins = 0; hits[0x47] != sent; spins++) {
+                pause();
+                if (!(spins & 0xfff)) {
+                    u64 now = hpet_ns();
+                    h0 = h0 ? h0 : now;
+                    if (now - h0 > 10000 * MS) {
+                        fail("self-IPI %u did not arrive in 10 s (seen %u)", sent, hits[0x47]);
+                        goto out;
+                    }
+                }
+            }
+        }
+        rounds++;
+        progress(sent);
+    }
+out:
+    cli();
+    check(hits[0x47] == sent, "self-IPIs", hits[0x47], sent);
+    check(hits[0x48] > 0, "timer interrupts", hits[0x48], 1);
+    check(hits[0x49] > 0, "PIT interrupts", hits[0x49], 1);
+    note("self-IPIs %u, timer %u, PIT %u", sent, hits[0x48], hits[0x49]);
+}
+static void x2apic_handler(struct regs *r)
+{
+    hits[r->vec]++;
+    wrmsr(0x80b, 0);
+}
+/* x2APIC, if offered: entered in one mode, used in the other. */
+TEST(x2apic, "x2apic", "at", 1)
+{
+    u32 r[4];
+    cpuid(1, 0, r);
+    if (!(r[2] & 1 << 21)) {
+        note("no x2APIC");
+        return;
+    }
+    wait_kind = 0;
+    u64 base = rdmsr(0x1b);
+    quiet();
+    handlers[0x5a] = x2apic_handler;
+    i64 vec;
+    TRY("wrmsr", , ARGS("c"(0x1b), "a"((u32)base | 0x400), "d"((u32)(base >> 32))));
+    vec = exc.vec;
+    check(vec == -1, "entering x2APIC", vec, -1);
+    if (vec != -1) {
+        return;
+    }
+    at("x2apic");
+    check(rdmsr(0x1b) & 0x400, "x2APIC bit", rdmsr(0x1b), base | 0x400);
+    u32 id = rdmsr(0x802);
+    check(id == apic_ids(0), "x2APIC id", id, apic_ids(0));
+    wrmsr(0x830, (u64)id << 32 | 0x5a);
+    check(rdmsr(0x822) >> (0x5a & 31) & 1, "IRR bit", rdmsr(0x822), 1u << (0x5a & 31));
+    at("x2apic pending");
+    drain_for(0x5a, 1);
+    check(hits[0x5a] == 1, "x2APIC self-IPIs", hits[0x5a], 1);
+    wrmsr(0x1b, base & ~0x800ul);
+    wrmsr(0x1b, base);
+    apic_write(0xf0, 0x1ff);
+}

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One host and one pushed binary for the whole run."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import harness  # noqa: E402
+
+
+def pytest_report_header() -> str:
+    return f"QEMU tests: host {os.environ.get('HYBRID_TEST_HOST', 'lab')}, LAB={os.environ.get('LAB', '1')}, seed {SEED}"
+
+
+SEED = int(os.environ.get("HYBRID_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def host():
+    kind = os.environ.get("HYBRID_TEST_HOST", "lab")
+    the_host = harness.LocalHost() if kind == "local" else harness.LabHost(os.environ.get("LAB", "1"))
+    yield the_host
+    the_host.close()
+
+
+@pytest.fixture(scope="session")
+def binary(host) -> str:
+    """The binary's path on the host."""
+    found = harness.find_binary()
+    path = host.push(found if isinstance(host, harness.LocalHost) else harness.stripped(found), "qemu")
+    host.run(f"{path} --version", timeout=120)
+    return path
+
+
+@pytest.fixture(scope="session")
+def baremetal_kernel(host) -> str:
+    return host.push(harness.build_baremetal(), "baremetal")

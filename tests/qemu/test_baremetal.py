@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bare-metal tests of cases.py: at points and in storms, along every path of modes, and without a switch.
+
+A path names the mode in which the guest gets to its first point and those that follow there. At the next point the
+other way round, so that a test with several points sees both directions.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from cases import CASES, ELSEWHERE, POINTS, STORMS, Case
+from harness import OTHER, Baremetal, Vm
+
+# HYBRID_STOCK=kvm or tcg: the same tests on a stock accelerator, without switches.
+STOCK = os.environ.get("HYBRID_STOCK")
+FULL = bool(os.environ.get("HYBRID_FULL"))
+CONFIGS = {
+    # name: (accelerator, machine, CPUs). With a userspace APIC a lab host's own KVM is unstable from 2 CPUs on.
+    "split": ("hybrid,kernel-irqchip=split", "pc,smm=off", 2),
+    "off": ("hybrid,kernel-irqchip=off", "q35,smm=off", 1),
+}
+PATHS = ("kvm", "tcg", "kvm-tcg", "tcg-kvm", "kvm-tcg-kvm", "tcg-kvm-tcg")
+if STOCK:
+    CONFIGS = {
+        "split": (f"{STOCK},kernel-irqchip=split" if STOCK == "kvm" else STOCK, "pc", 2),
+        "off": (f"{STOCK},kernel-irqchip=off" if STOCK == "kvm" else STOCK, "q35", 1),
+    }
+    PATHS = (STOCK,)
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=str)
+def guest(request, host, binary, baremetal_kernel, seed):
+    accel, machine, cpus = CONFIGS[request.param]
+    the_guest = Baremetal(host, binary, baremetal_kernel, accel=accel, machine=machine, cpus=cpus, seed=seed)
+    yield the_guest
+    the_guest.stop()
+
+
+def go_to(vm: Vm, mode: str) -> None:
+    if vm.mode and vm.mode != mode:
+        vm.set_mode(mode)
+
+
+def walk(path: str):
+    """What to do at each point: the steps of the path first, then the modes in turn."""
+    steps = path.split("-")[1:]
+
+    def at(vm: Vm, point: int, _name: str) -> None:
+        if not steps:
+            return
+        time.sleep(0.005)  # the guest gets from its announcement to the waiting loop
+        if point == 0 or len(steps) > 1:
+            targets = steps if vm.mode != steps[0] else [OTHER[s] for s in steps]
+            for mode in targets:
+                vm.set_mode(mode)
+        else:
+            vm.flip()
+
+    return at
+
+
+def run_points(guest: Baremetal, case: Case, path: str) -> list[str]:
+    problems = []
+    for number, arg in enumerate(case.args):
+        waits = case.waits if FULL or len(case.args) == 1 else (case.waits[(number + PATHS.index(path)) % len(case.waits)],)
+        for wait in waits:
+            go_to(guest.running(), path.split("-")[0])
+            bad = guest.order(case.name, arg, wait, at=walk(path))
+            problems += [f"{case.name} {arg} wait {wait}: {b}" for b in bad]
+    return problems
+
+
+def run_storm(guest: Baremetal, case: Case, switch: bool, start: str = "kvm") -> list[str]:
+    problems = []
+    for arg in case.args:
+        go_to(guest.running(), start)
+
+        def during(vm: Vm) -> None:
+            if not switch:
+                time.sleep(0.5)
+                return
+            count = case.switches * (10 if FULL else 1)
+            vm.random_switches(count, 2, 60)
+
+        problems += [f"{case.name} {arg}: {b}" for b in guest.order(case.name, arg, 0, during=during)]
+    return problems
+
+
+def without_switch(guest: Baremetal, case: Case, mode: str) -> list[str]:
+    """What the test finds when nothing is switched: kept, for the cases which the lab itself may be unable to run."""
+    if (case.name, mode) not in guest.controls:
+        go = run_storm(guest, case, False, mode) if case.storm else run_points(guest, case, mode)
+        guest.controls[case.name, mode] = go
+    return guest.controls[case.name, mode]
+
+
+def fail_with(guest: Baremetal, problems: list[str]) -> None:
+    vm = guest.vm
+    tail = vm.report() if vm else ""
+    guest.stop()
+    pytest.fail("\n".join(["the guest found discrepancies:", *problems[:20], tail]), pytrace=False)
+
+
+def check_case(guest: Baremetal, case: Case, path: str) -> None:
+    if case.cpus > guest.cpus:
+        pytest.skip(f"needs {case.cpus} CPUs")
+    modes = path.split("-")
+    control = len(modes) == 1
+    if case.calibrate:
+        steps = {"start": modes[:1], "end": modes[-1:], "any": modes}[case.calibrate]
+        for mode in dict.fromkeys(steps):
+            found = without_switch(guest, case, mode)
+            if found:
+                pytest.skip(f"without any switch, in {mode}: {found[0]} (the processor of this host lacks it)")
+        if control:
+            return
+    if case.storm:
+        problems = run_storm(guest, case, not control, modes[0])
+    else:
+        problems = run_points(guest, case, path)
+    if problems:
+        fail_with(guest, problems)
+
+
+def test_table_is_complete(guest):
+    """Each test in the guest has a row in cases.py or a test elsewhere, and the other way round."""
+    vm = guest.running()
+    since = len(vm.console.lines)
+    assert guest.order("list") == []
+    listed = {t.split()[1]: t.split() for _, t in vm.console.lines[since:] if t.startswith("TEST ")}
+    assert set(listed) == set(CASES) | set(ELSEWHERE)
+    for case in CASES.values():
+        assert (listed[case.name][2] == "storm") == case.storm, case.name
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("case", POINTS, ids=lambda case: case.name)
+def test_point(guest, case, path):
+    check_case(guest, case, path)
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p in ("kvm", "tcg", "kvm-tcg")])
+@pytest.mark.parametrize("case", STORMS, ids=lambda case: case.name)
+def test_storm(guest, case, path):
+    check_case(guest, case, path)
