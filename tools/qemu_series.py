@@ -6,6 +6,7 @@ What a series is and how a tree is made belongs to the role (roles/hybrid_qemu_b
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -72,12 +73,11 @@ def fetch() -> None:
     run_role("fetch")
 
 
-def run_role(tasks: str, variables: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_role(tasks: str, variables: dict[str, Any] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run one entry of the build role on this machine."""
     argv = ["ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "ansible.builtin.include_role"]
     argv += ["-a", f"name=hybrid_qemu_build tasks_from={tasks}"]
-    for name, value in (variables or {}).items():
-        argv += ["-e", f"{name}={value}"]
+    argv += ["-e", json.dumps(variables or {})]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg")}
     return subprocess.run(argv, cwd=TOP, env=environment, check=not options, text=True, **options)
 
