@@ -7,12 +7,11 @@ Exit status: 0 all well, 1 something failed with a VM, 2 wrong usage, 3 no such 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from typing import Any, Callable, Optional
 
-from . import info, mode, store, table, watch
+from . import aio, info, mode, store, table, watch
 from .argspec import names_problem, timeout_problem
 from .errors import HybridError, PermissionDenied, StoreError, UnknownVm
 from .hybrid import MODES
@@ -68,9 +67,7 @@ def exit_status(exc: HybridError) -> int:
     """Return the exit status that belongs to an error."""
     if isinstance(exc, UnknownVm):
         return UNKNOWN
-    if isinstance(exc, PermissionDenied) or (
-        isinstance(exc, StoreError) and isinstance(exc.__cause__, PermissionError)
-    ):
+    if isinstance(exc, PermissionDenied) or (isinstance(exc, StoreError) and isinstance(exc.__cause__, PermissionError)):
         return FORBIDDEN
     return FAILED
 
@@ -137,10 +134,7 @@ def _show(options: argparse.Namespace, paths: Paths) -> int:
 
 def _brief(key: str, value: Any) -> str:
     if key == "last_switch" and value:
-        return (
-            f"{value['before']} -> {value['after']} at {value['at']} by {value['cause']}, "
-            f"pause {table.pause(value['pause_us'])}"
-        )
+        return f"{value['before']} -> {value['after']} at {value['at']} by {value['cause']}, pause {table.pause(value['pause_us'])}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items())
     if isinstance(value, list):
@@ -168,7 +162,7 @@ def _watch(options: argparse.Namespace, paths: Paths) -> int:
     def show(row: dict[str, Any]) -> None:
         print(json.dumps(row) if options.json else watch.line(row), flush=True)
 
-    asyncio.run(watch.follow(paths, options.vm, options.timeout, show))
+    aio.run(watch.follow(paths, options.vm, options.timeout, show))
     return OK
 
 

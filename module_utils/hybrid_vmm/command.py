@@ -123,9 +123,7 @@ def _monitor(name: str, path: str) -> list[str]:
 
 def _console(vm: Vm, paths: Paths) -> list[str]:
     log = paths.console_log(vm.name)
-    chardev = option(
-        "socket", id="console", path=paths.console(vm.name), server=True, wait=False, logfile=log, logappend=True
-    )
+    chardev = option("socket", id="console", path=paths.console(vm.name), server=True, wait=False, logfile=log, logappend=True)
     return ["-chardev", chardev, "-serial", "chardev:console"]
 
 

@@ -134,9 +134,7 @@ def parse(data: Any) -> Vm:
         cmdline=reader.text("cmdline"),
         seed=reader.path_name("seed"),
         disks=tuple(_disk(item, f"disks[{i}]") for i, item in enumerate(reader.items("disks", MAX_DISKS))),
-        networks=tuple(
-            _network(item, f"networks[{i}]") for i, item in enumerate(reader.items("networks", MAX_NETWORKS))
-        ),
+        networks=tuple(_network(item, f"networks[{i}]") for i, item in enumerate(reader.items("networks", MAX_NETWORKS))),
         extra_args=tuple(reader.texts("extra_args", 64)),
     )
     reader.finish()
@@ -212,9 +210,7 @@ def _network(data: Any, path: str) -> Network:
         mac=mac.lower() if mac else None,
         model=reader.choice("model", NETWORK_MODELS, "virtio-net-pci"),
         ifname=reader.text("ifname", pattern=r"[^\s/]{1,15}", what="a network device name", required=kind == "tap"),
-        hostfwd=tuple(
-            reader.texts("hostfwd", 32, pattern=_HOSTFWD, what="a forwarding such as 'tcp:127.0.0.1:2222-:22'")
-        ),
+        hostfwd=tuple(reader.texts("hostfwd", 32, pattern=_HOSTFWD, what="a forwarding such as 'tcp:127.0.0.1:2222-:22'")),
         restrict=reader.flag("restrict"),
     )
     reader.finish()
@@ -246,6 +242,4 @@ def _check_together(vm: Vm) -> None:
 def _check_unique(key: str, part: str, values: list[Optional[str]]) -> None:
     for index, value in enumerate(values):
         if value is not None and value in values[:index]:
-            raise DefinitionError(
-                f"{key}[{index}].{part}: {show(value)} is the same as in {key}[{values.index(value)}]"
-            )
+            raise DefinitionError(f"{key}[{index}].{part}: {show(value)} is the same as in {key}[{values.index(value)}]")

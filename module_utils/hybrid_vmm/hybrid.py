@@ -84,17 +84,14 @@ def blocked(vm: str, mode: str, blockers: Sequence[Mapping[str, Any]]) -> Blocke
 
     :param blockers: at least one, each with its name, e.g. ``vfio``, and its reason.
     """
-    text = "; ".join(
-        f"'{item.get('name')}'" + (f": {item['reason']}" if item.get("reason") else "") for item in blockers
-    )
+    text = "; ".join(f"'{item.get('name')}'" + (f": {item['reason']}" if item.get("reason") else "") for item in blockers)
     return Blocked(vm, f"cannot switch to '{mode}', blocked by {text}")
 
 
 def _stock(session: Session) -> NotHybrid:
     return NotHybrid(
         session.vm,
-        f"cannot switch: its QEMU {session.version} is not a hybrid one; install one with role hybrid_qemu_install, "
-        "then restart the VM",
+        f"cannot switch: its QEMU {session.version} is not a hybrid one; install one with role hybrid_qemu_install, then restart the VM",
     )
 
 
@@ -110,6 +107,5 @@ def _raise_not_hybrid(session: Session, exc: CommandFailed) -> None:
     if found:
         raise NotHybrid(
             session.vm,
-            f"cannot switch: it runs with accelerator '{found['accel']}'; set 'accel: hybrid' in its definition, then "
-            "restart the VM",
+            f"cannot switch: it runs with accelerator '{found['accel']}'; set 'accel: hybrid' in its definition, then restart the VM",
         ) from exc

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from . import hybrid, store, units
+from . import aio, hybrid, store, units
 from .clock import Deadline, iso_utc
 from .definition import Vm
 from .errors import CommandFailed, CommandUnknown, HybridError, NotHybrid, NotRunning, VmError
@@ -39,11 +39,9 @@ def collect(paths: Paths, wanted: Optional[Sequence[str]], timeout: float) -> li
     found = units.states(names, deadline)
 
     async def gather() -> list[dict[str, Any]]:
-        return list(
-            await asyncio.gather(*(_facts(paths, name, name in defined, found[name], deadline) for name in names))
-        )
+        return list(await asyncio.gather(*(_facts(paths, name, name in defined, found[name], deadline) for name in names)))
 
-    return asyncio.run(gather())
+    return aio.run(gather())
 
 
 def leftovers(paths: Paths, defined: Sequence[str]) -> list[str]:

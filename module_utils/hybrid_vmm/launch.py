@@ -65,9 +65,7 @@ def preflight(vm: Vm, paths: Paths, kvm_device: str = KVM_DEVICE) -> None:
         path = command.disk_path(vm, disk, paths)
         _need(f"disks[{index}].file", path, rights, "create it (role hybrid_vm) or correct the definition")
     for folder in (paths.run(vm.name), paths.state(vm.name)):
-        _need(
-            "folder", folder, os.W_OK | os.X_OK, "start the VM through systemctl, its unit and role hybrid_vm make it"
-        )
+        _need("folder", folder, os.W_OK | os.X_OK, "start the VM through systemctl, its unit and role hybrid_vm make it")
     longest = paths.control(vm.name)
     if len(longest.encode()) > 107:
         raise LaunchError(f"name: {longest} is longer than the 107 bytes that a socket may have")

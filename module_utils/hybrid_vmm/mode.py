@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
-from . import hybrid, store
+from . import aio, hybrid, store
 from .clock import Deadline
 from .deps import require_qmp
 from .difference import Difference
@@ -114,11 +114,9 @@ def change(
     if everything:
         left = leftovers(paths, chosen)
         left_out = [{"name": name, "reason": f"VM '{name}': running, but not defined on this host"} for name in left]
-    outcome = asyncio.run(_Change(paths, sorted(chosen), mode, Deadline(timeout), reason, check, everything).run())
+    outcome = aio.run(_Change(paths, sorted(chosen), mode, Deadline(timeout), reason, check, everything).run())
     if everything:
-        left_out += [
-            {"name": result.name, "reason": str(result.error)} for result in outcome.results if _skippable(result)
-        ]
+        left_out += [{"name": result.name, "reason": str(result.error)} for result in outcome.results if _skippable(result)]
         outcome.results = [result for result in outcome.results if not _skippable(result)]
     else:
         given = {name: place for place, name in enumerate(chosen)}

@@ -69,9 +69,7 @@ class Session:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
+    async def __aexit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]) -> None:
         await self.close()
 
     async def lock(self) -> None:
@@ -236,15 +234,9 @@ class Session:
     def _connect_error(self, exc: OSError) -> HybridError:
         unit = unit_name(self.vm)
         if exc.errno in (errno.ENOENT, errno.ENOTDIR):
-            return NotRunning(
-                self.vm, f"is not running (no socket {self.path}): start it with 'systemctl start {unit}'"
-            )
+            return NotRunning(self.vm, f"is not running (no socket {self.path}): start it with 'systemctl start {unit}'")
         if exc.errno == errno.ECONNREFUSED:
-            return NotRunning(
-                self.vm, f"is not running (QEMU is gone, nobody listens on {self.path}): see 'journalctl -u {unit}'"
-            )
+            return NotRunning(self.vm, f"is not running (QEMU is gone, nobody listens on {self.path}): see 'journalctl -u {unit}'")
         if exc.errno in (errno.EACCES, errno.EPERM):
-            return PermissionDenied(
-                self.vm, f"no permission for {self.path}: run as root or as a member of group '{GROUP}'"
-            )
+            return PermissionDenied(self.vm, f"no permission for {self.path}: run as root or as a member of group '{GROUP}'")
         return ProtocolFailure(self.vm, f"cannot connect to {self.path}: {exc.strerror or exc}")

@@ -52,9 +52,7 @@ class Reader:
             raise self.fail(key, "is missing")
         return value
 
-    def text(
-        self, key: str, default: Optional[str] = None, *, pattern: str = "", what: str = "", required: bool = False
-    ) -> Optional[str]:
+    def text(self, key: str, default: Optional[str] = None, *, pattern: str = "", what: str = "", required: bool = False) -> Optional[str]:
         """Read a string.
 
         :param pattern: regular expression for the whole string.

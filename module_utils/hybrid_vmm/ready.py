@@ -13,6 +13,7 @@ import os
 import sys
 from typing import Optional
 
+from . import aio
 from .clock import Deadline
 from .errors import HybridError, NotRunning, QemuDied, TimedOut
 from .paths import RUN_DIR, Paths, unit_name
@@ -67,7 +68,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     main_pid = os.environ.get("MAINPID", "")
     pid = int(main_pid) if main_pid.isdigit() else None
     try:
-        asyncio.run(wait_ready(options.vm, Paths(run_dir=options.run_dir), options.timeout, pid))
+        aio.run(wait_ready(options.vm, Paths(run_dir=options.run_dir), options.timeout, pid))
     except HybridError as exc:
         print(f"hybrid-vm-ready: {exc.message}", file=sys.stderr)
         return 1

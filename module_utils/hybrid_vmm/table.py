@@ -55,9 +55,5 @@ def render(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]]
 
 def switch_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of switches; columns that no row fills are left out where that is allowed."""
-    columns = [
-        (heading, key)
-        for heading, key, always in SWITCH_COLUMNS
-        if always or any(row.get(key) not in (None, "") for row in rows)
-    ]
+    columns = [(heading, key) for heading, key, always in SWITCH_COLUMNS if always or any(row.get(key) not in (None, "") for row in rows)]
     return render(rows, columns)

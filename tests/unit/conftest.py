@@ -16,6 +16,11 @@ from typing import Any, Callable, Optional
 
 import ansible.module_utils
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no reason to fail.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULE_UTILS = ROOT / "module_utils"
@@ -26,7 +31,7 @@ if str(MODULE_UTILS) not in sys.path:
 if str(MODULE_UTILS) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(MODULE_UTILS))
 
-from hybrid_vmm.paths import Paths  # noqa: E402
+from hybrid_vmm.paths import Paths
 
 FAKE_QEMU = Path(__file__).resolve().parent / "fake_qemu.py"
 

@@ -74,10 +74,10 @@ def test_results_are_in_the_order_of_the_names(host: Host) -> None:
 
 def test_all_in_parallel(host: Host) -> None:
     names = [f"web{index}" for index in range(8)]
-    vms(host, *names, delay=0.5)
+    vms(host, *names, delay=1)
     begin = time.monotonic()
     outcome = change(host, "all")
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < 6
     assert outcome.error is None
     assert [item.changed for item in outcome.results] == [True] * 8
 
