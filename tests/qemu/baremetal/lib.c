@@ -229,6 +229,10 @@ void isr(struct regs *r)
     if (r->vec == 0xff) {       /* spurious, no EOI */
         return;
     }
+    if (r->vec >= 32) {         /* left pending by an earlier test */
+        apic_eoi();
+        return;
+    }
     printf("\nCRASH cpu %u vector %lu error %lx rip %lx cs %lx flags %lx rsp %lx cr2 %lx rax %lx rcx %lx rdx %lx\n", cpu_id(),
            r->vec, r->err, r->rip, r->cs, r->rflags, r->rsp, read_cr2(), r->rax, r->rcx, r->rdx);
     for (;;) {
@@ -286,6 +290,9 @@ void irq_reset(void)
     }
     for (u32 v = 0; v < 32; v++) {
         handlers[v] = 0;
+    }
+    for (int i = 0; i < 4; i++) {
+        asm volatile("sti; nop; nop; cli" ::: "memory");
     }
     fixup = 0;
     user_waits = 0;

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What cannot switch is refused with the blocker's name: at start where it can be known then, else at the switch."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from harness import QmpError, Vm
+
+BASE = ["-machine", "pc,smm=off", "-m", "64"]
+
+
+def refused_at_start(host, binary: str, arguments: list[str]) -> str:
+    """QEMU's message; it must end by itself with an error."""
+    import shlex
+
+    argv = shlex.join([binary, "-display", "none", "-nodefaults", "-L", "/usr/share/qemu", "-L", "/usr/share/seabios", *arguments])
+    out = host.run(f"timeout -k 1 60 {argv} 2>&1 </dev/null; echo status=$?", 90)
+    text, _, status = out.rpartition("status=")
+    assert status.strip() not in ("0", "124", "137"), f"not refused (status {status.strip()}): {text}"
+    assert status.strip() == "1", f"died instead of refusing (status {status.strip()}): {text}"
+    return text
+
+
+AT_START = {
+    "kernel-irqchip": (["-accel", "hybrid,kernel-irqchip=on", *BASE], "'kernel-irqchip'"),
+    "icount": (["-accel", "hybrid", "-icount", "shift=auto", *BASE], "'icount'"),
+    "record": (["-accel", "hybrid", "-icount", "shift=7,rr=record,rrfile=/tmp/hq-rr", *BASE], "icount|replay"),
+    "dirty-ring": (["-accel", "hybrid,dirty-ring-size=1024", *BASE], "'dirty-ring'"),
+    "xen": (["-accel", "hybrid,xen-version=0x4000a", *BASE], "'xen'"),
+    "smm": (["-accel", "hybrid", "-machine", "pc,smm=on", "-m", "64"], "'smm'"),
+    "hyperv": (["-accel", "hybrid", "-cpu", "max,hv-relaxed=on,hv-vapic=on", *BASE], "hyperv|hyper-v|hv-"),
+    "tsc-scaling": (["-accel", "hybrid", "-cpu", "max,tsc-frequency=1000000000", *BASE], "tsc"),
+    "start": (["-accel", "hybrid,start=xen", *BASE], "xen"),
+    "iothread": (["-accel", "hybrid", "-object", "iothread,id=io0", *BASE], "'iothread'"),
+}
+
+
+@pytest.mark.parametrize("name", AT_START)
+def test_refused_at_start(host, binary, name):
+    import re
+
+    arguments, pattern = AT_START[name]
+    text = refused_at_start(host, binary, arguments)
+    assert re.search(pattern, text, re.IGNORECASE), text
+
+
+def test_vhost_refused(host, binary, seed):
+    """A vhost device: at start, and hot-plugged at the switch."""
+    if host.run("(modprobe vhost_vsock && test -c /dev/vhost-vsock && echo yes) 2>/dev/null || true").strip() != "yes":
+        pytest.skip("this host's kernel has no vhost-vsock")
+    text = refused_at_start(host, binary, ["-accel", "hybrid", "-device", "vhost-vsock-pci,guest-cid=77", *BASE])
+    assert "'vhost'" in text
+    vm = Vm(host, binary, ["-accel", "hybrid", *BASE], mode="kvm", seed=seed, serial=False)
+    try:
+        vm.qmp.run("device_add", {"driver": "vhost-vsock-pci", "id": "v", "guest-cid": "78"})
+        assert [b["name"] for b in vm.qmp.run("query-hybrid")["blockers"]] == ["vhost"]
+        with pytest.raises(QmpError, match="switch to 'tcg' blocked by 'vhost'"):
+            vm.set_mode("tcg")
+        assert vm.qmp.run("query-hybrid")["mode"] == "kvm"
+        assert "vhost" in vm.hmp("info hybrid")
+    finally:
+        vm.kill()
+
+
+def test_vhost_net_refused(host, binary):
+    if host.run("(modprobe vhost_net && modprobe tun && test -c /dev/vhost-net && echo yes) 2>/dev/null || true").strip() != "yes":
+        pytest.skip("this host's kernel has no vhost-net")
+    tap = "tap,id=n0,ifname=hqtap0,script=no,downscript=no,vhost=on"
+    text = refused_at_start(host, binary, ["-accel", "hybrid", "-netdev", tap, "-device", "virtio-net-pci,netdev=n0", *BASE])
+    assert "'vhost'" in text
+
+
+def test_iothread_added_later(host, binary, seed):
+    vm = Vm(host, binary, ["-accel", "hybrid", *BASE], mode="kvm", seed=seed, serial=False)
+    try:
+        vm.qmp.run("object-add", {"qom-type": "iothread", "id": "io1"})
+        with pytest.raises(QmpError, match="switch to 'tcg' blocked by 'iothread'"):
+            vm.set_mode("tcg")
+        vm.qmp.run("object-del", {"id": "io1"})
+        assert vm.qmp.run("query-hybrid")["blockers"] == []
+        vm.set_mode("tcg")
+    finally:
+        vm.kill()
+
+
+def test_debugger(host, binary, seed):
+    """gdb attached: refused; gone again: allowed."""
+    port = 10000 + seed % 20000
+    vm = Vm(host, binary, ["-accel", "hybrid", "-gdb", f"tcp:127.0.0.1:{port}", *BASE], mode="kvm", seed=seed, serial=False)
+    client = None
+    try:
+        vm.set_mode("tcg")
+        vm.set_mode("kvm")
+        talk = f"exec 3<>/dev/tcp/127.0.0.1/{port}; printf '+$?#3f' >&3; read -t 600 -n 999999 x <&3"
+        client = host.spawn(["bash", "-c", talk], vm.stderr_path.with_suffix(".gdb"))
+        deadline = time.monotonic() + 30
+        while not vm.qmp.run("query-hybrid")["blockers"]:
+            assert time.monotonic() < deadline, "gdb is attached and no blocker appears"
+            time.sleep(0.1)
+        with pytest.raises(QmpError, match="switch to 'tcg' blocked by 'gdb'"):
+            vm.set_mode("tcg")
+        host.run(f"pkill -f '^bash -c exec 3<>/dev/tcp/127.0.0.1/{port};' || true")
+        deadline = time.monotonic() + 30
+        while vm.qmp.run("query-hybrid")["blockers"]:
+            assert time.monotonic() < deadline, "the debugger is gone and the blocker stays"
+            time.sleep(0.1)
+        vm.qmp.run("cont")
+        vm.set_mode("tcg")
+    finally:
+        if client:
+            client.kill()
+        vm.stderr_path.with_suffix(".gdb").unlink(missing_ok=True)
+        vm.kill()
+
+
+def test_migration_and_snapshots_in_tcg(host, binary, seed):
+    """20: the stream has KVM's conventions, so tcg refuses to write one, and says what to do."""
+    disk = f"{host.folder}/snap-{seed}.img"
+    host.run(f"truncate -s 1M {disk}")
+    vm = Vm(host, binary, ["-accel", "hybrid", *BASE], mode="kvm", seed=seed, serial=False)
+    try:
+        vm.set_mode("tcg")
+        with pytest.raises(QmpError, match=r"(?s)tcg.*kvm"):
+            vm.qmp.run("migrate", {"uri": "exec:cat >/dev/null"})
+        assert "tcg" in vm.hmp("savevm here")
+        assert vm.qmp.run("query-status")["status"] == "running"
+        vm.set_mode("kvm")
+        vm.qmp.run("migrate", {"uri": "exec:cat >/dev/null"})
+        deadline = time.monotonic() + 60
+        while (status := vm.qmp.run("query-migrate")["status"]) not in ("completed", "failed"):
+            assert time.monotonic() < deadline, f"migration is still {status} after 60 s"
+            time.sleep(0.2)
+        assert status == "completed"
+        with pytest.raises(QmpError, match="blocked by 'runstate'"):
+            vm.set_mode("tcg")
+    finally:
+        vm.kill()
+        host.run(f"rm -f {disk}")
+
+
+def test_nothing_blocks_an_ordinary_vm(host, binary, seed):
+    disk = f"{host.folder}/disk-{seed}.img"
+    host.run(f"truncate -s 1M {disk}")
+    arguments = ["-accel", "hybrid", *BASE, "-drive", f"file={disk},format=raw,if=virtio", "-netdev", "user,id=n",
+                 "-device", "virtio-net-pci,netdev=n", "-device", "virtio-rng-pci", "-vga", "std"]  # fmt: skip
+    vm = Vm(host, binary, arguments, mode="kvm", seed=seed, serial=False)
+    try:
+        assert vm.qmp.run("query-hybrid")["blockers"] == []
+        vm.random_switches(10, 1, 50)
+    finally:
+        vm.kill()
+        host.run(f"rm -f {disk}")

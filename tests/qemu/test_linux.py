@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An unmodified Linux guest that works and checks itself (tests/guest) while it is switched at random moments."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from harness import REPO, LabHost, Unexpected, Vm
+
+FATAL = r"\bERR |Kernel panic|BUG:|Oops|general protection|invalid opcode|double fault|Call Trace|I/O error"
+# name: (irqchip, CPUs, switches, machine). With a userspace APIC a lab host's own KVM is unstable from 2 CPUs on.
+SOAKS = {
+    "split-2": ("split", 2, 400, "pc"),
+    "off-1": ("off", 1, 200, "pc"),
+    "split-4": ("split", 4, 100, "q35"),
+}
+
+
+@pytest.fixture(scope="session")
+def linux(host) -> tuple[str, str]:
+    """Paths of the kernel and the initramfs on the host."""
+    if not isinstance(host, LabHost):
+        pytest.skip("a Linux guest is booted under KVM, in a lab host")
+    said = subprocess.run(
+        [sys.executable, "-m", "lab", "guest"], cwd=REPO, capture_output=True, text=True, timeout=1500, check=False
+    )
+    if said.returncode:
+        pytest.fail(f"the guest was not built: {said.stderr[-2000:]}", pytrace=False)
+    folder = pathlib.Path(said.stdout.strip().splitlines()[-1])
+    return host.push(folder / "vmlinuz", "vmlinuz"), host.push(folder / "initrd.img", "initrd")
+
+
+def boot(host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus: int, mode: str | None) -> Vm:
+    disk = f"{host.folder}/linux-{seed}-{cpus}.img"
+    host.run(f"truncate -s 32M {disk}")
+    vm = Vm(
+        host, binary,
+        ["-accel", accel, "-machine", machine, "-cpu", cpu_model(), "-smp", str(cpus), "-m", "256",
+         "-kernel", linux[0], "-initrd", linux[1],
+         "-append", f"console=ttyS0 loglevel=4 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_timeout=300 hc.workers={cpus}",
+         "-drive", f"file={disk},format=raw,if=virtio,cache=writeback"],
+        mode=mode, seed=seed,
+    )  # fmt: skip
+    try:
+        vm.wait_line(rf"READY vcpus={cpus}", 300, fatal=FATAL)
+        vm.wait_line(r"^HB ", 60, fatal=FATAL)
+    except BaseException:
+        vm.kill()
+        raise
+    return vm
+
+
+def cpu_model() -> str:
+    """Emulated lab hosts lose the guest's XCR0 at its first exit (README.md), so that XSAVE is no use there."""
+    return os.environ.get("HYBRID_TEST_CPU", "max,-xsave")
+
+
+def check_alive(vm: Vm, beats: int = 4, seconds: float = 60) -> None:
+    """Some heartbeats in a row, no error, time that moves on with the host's."""
+    since = len(vm.console.lines)
+    first = last = None
+    for _ in range(beats):
+        since, match = vm.wait_line(r"HB (\d+) mono_ms=(\d+) real_ms=(\d+) .*errors=(\d+)", seconds, since, fatal=FATAL)
+        since += 1
+        assert match[4] == "0", f"the guest counted {match[4]} errors\n{vm.report()}"
+        last = match
+        first = first or match
+    assert first
+    assert last
+    assert int(last[2]) > int(first[2])
+
+
+def no_complaints(vm: Vm) -> None:
+    bad = [text for _, text in vm.console.lines if re.search(FATAL, text)]
+    if bad:
+        raise Unexpected(f"the guest complains: {bad[:5]}\n{vm.report()}")
+
+
+@pytest.mark.parametrize("name", SOAKS)
+def test_random_switches_under_load(host, binary, linux, seed, name):
+    irqchip, cpus, count, machine = SOAKS[name]
+    count = int(os.environ.get("HYBRID_TEST_SWITCHES", count))
+    vm = boot(host, binary, linux, seed, accel=f"hybrid,kernel-irqchip={irqchip}", machine=f"{machine},smm=off", cpus=cpus, mode="kvm")
+    try:
+        print(f"seed {seed}, {count} switches, {name}")
+        check_alive(vm)
+        done = 0
+        while done < count:
+            batch = min(20, count - done)
+            vm.random_switches(batch, 5, 300, lambda: no_complaints(vm))
+            done += batch
+            if done % 100 == 0:
+                if vm.mode == "tcg":
+                    vm.flip()
+                check_alive(vm, 2, 90)
+        if vm.mode == "tcg":
+            vm.flip()
+        check_alive(vm, 6, 90)
+        no_complaints(vm)
+        info = vm.qmp.run("query-hybrid")
+        assert info["switches"]["kvm-to-tcg"] + info["switches"]["tcg-to-kvm"] >= count
+        assert info["switches"]["failed"] == 0
+        pauses = sorted(entry["pause-us"] for entry in vm.switches if entry["changed"])
+        print(f"pauses: median {pauses[len(pauses) // 2]} us, longest {pauses[-1]} us")
+    except Unexpected:
+        raise
+    except Exception as error:
+        raise Unexpected(f"{error}\n{vm.report()}") from error
+    finally:
+        vm.kill()
+
+
+def test_long_stay_in_tcg(host, binary, linux, seed):
+    """The guest keeps time and finishes heartbeats in tcg, which takes long in a lab host."""
+    vm = boot(host, binary, linux, seed, accel="hybrid,kernel-irqchip=split", machine="pc,smm=off", cpus=2, mode="kvm")
+    try:
+        vm.set_mode("tcg")
+        check_alive(vm, 2, 240)
+        vm.set_mode("kvm")
+        check_alive(vm)
+        no_complaints(vm)
+    finally:
+        vm.kill()
+
+
+@pytest.mark.parametrize("accel", ["kvm,kernel-irqchip=on", "kvm,kernel-irqchip=split"])
+def test_stock_kvm_of_the_same_binary(host, binary, linux, seed, accel):
+    """Without -accel hybrid the binary is a stock QEMU."""
+    vm = boot(host, binary, linux, seed, accel=accel, machine="pc", cpus=2, mode=None)
+    try:
+        check_alive(vm)
+        no_complaints(vm)
+        time.sleep(1)
+        assert vm.qmp.run("query-status")["running"]
+    finally:
+        vm.kill()
