@@ -36,7 +36,7 @@ options:
     default: 30
   reason:
     description:
-      - Why; kept with the switch and shown by M(hybrid_vm_info) and C(hybridctl).
+      - Why, at most 256 bytes; kept with the switch and shown by M(hybrid_vm_info) and C(hybridctl).
       - It is not compared. A VM that is in the mode already keeps the reason it has.
     type: str
 extends_documentation_fragment:
@@ -180,7 +180,9 @@ def main() -> None:
     """Wire options, work and result together."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     params = module.params
-    problem = argspec.timeout_problem(params["timeout"]) or argspec.names_problem(params["name"])
+    problem = (
+        argspec.timeout_problem(params["timeout"]) or argspec.names_problem(params["name"]) or argspec.reason_problem(params["reason"])
+    )
     if problem:
         module.fail_json(msg=problem)
     try:

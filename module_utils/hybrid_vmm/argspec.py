@@ -8,6 +8,9 @@ from typing import Any, Optional
 
 from .paths import CONFIG_DIR, RUN_DIR, Paths
 
+#: Longest reason that QEMU takes.
+REASON_BYTES = 256
+
 
 def host_spec(timeout: float) -> dict[str, dict[str, Any]]:
     """Return the common options.
@@ -29,6 +32,16 @@ def paths_of(params: Mapping[str, Any]) -> Paths:
 def timeout_problem(timeout: float) -> str:
     """Return what is wrong with a time limit, nothing when it is right."""
     return "" if 0 < timeout <= 86400 else f"timeout: {timeout:g} is not between 0 and 86400 seconds"
+
+
+def reason_problem(reason: Optional[str]) -> str:
+    """Return what is wrong with the reason of a switch, nothing when it is right or not given. QEMU has the same limit."""
+    if reason is None:
+        return ""
+    if any(not char.isprintable() for char in reason):
+        return "reason: control characters are not allowed"
+    size = len(reason.encode())
+    return f"reason: {size} bytes are more than {REASON_BYTES}" if size > REASON_BYTES else ""
 
 
 def names_problem(names: Optional[Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ import sys
 from typing import Any, Callable, Optional
 
 from . import aio, info, mode, store, table, watch
-from .argspec import names_problem, timeout_problem
+from .argspec import names_problem, reason_problem, timeout_problem
 from .errors import HybridError, PermissionDenied, StoreError, UnknownVm
 from .hybrid import MODES
 from .paths import CONFIG_DIR, RUN_DIR, Paths
@@ -46,7 +46,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     """
     options = parser().parse_args(argv)
     named = options.vm if options.action is _mode else None
-    problem = timeout_problem(getattr(options, "timeout", 1.0)) or names_problem(named)
+    problem = timeout_problem(getattr(options, "timeout", 1.0)) or names_problem(named) or reason_problem(getattr(options, "reason", None))
     if problem:
         print(f"hybridctl: {problem}", file=sys.stderr)
         return USAGE
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("mode", _mode, "switch running VMs to a mode and wait until they run in it")
     command.add_argument("mode", choices=MODES)
     command.add_argument("vm", nargs="+", help="names, or 'all' for every running VM that can switch")
-    command.add_argument("--reason", help="why; kept with the switch")
+    command.add_argument("--reason", help="why, at most 256 bytes; kept with the switch")
     command.add_argument("--timeout", type=float, default=30.0, help="seconds for the whole call (%(default)s)")
     command.add_argument("--check", action="store_true", help="only say what would be done")
     command = add("watch", _watch, "show switches as they happen, until interrupted")

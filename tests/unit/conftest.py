@@ -57,15 +57,16 @@ class Host:
         os.makedirs(self.paths.run(name), exist_ok=True)
         words = [program, "-machine", "none", "-nodefaults", "-display", "none"]
         words += ["-qmp", f"unix:{self.paths.control(name)},server=on,wait=off"]
-        return self._start(words, name)
+        return self.start(words, name)
 
     def fake_qemu(self, name: str, **behaviour: Any) -> subprocess.Popen[bytes]:
         """Start the stand-in of a hybrid QEMU, see fake_qemu.py for what it can be told."""
         os.makedirs(self.paths.run(name), exist_ok=True)
         words = [sys.executable, str(FAKE_QEMU), self.paths.control(name), self.paths.events(name)]
-        return self._start([*words, json.dumps(behaviour)], name)
+        return self.start([*words, json.dumps(behaviour)], name)
 
-    def _start(self, words: list[str], name: str) -> subprocess.Popen[bytes]:
+    def start(self, words: list[str], name: str) -> subprocess.Popen[bytes]:
+        """Start a program that listens on the VM's control socket, and wait until it does."""
         process = subprocess.Popen(words)
         self._processes.append(process)
         wait_for(lambda: listening(self.paths.control(name)), f"socket of {name}")

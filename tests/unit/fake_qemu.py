@@ -100,18 +100,20 @@ class FakeQemu:
         if self.reason:
             result["reason"] = self.reason
         if self.last:
-            result["last-switch"] = {**self.last, "at-us": AT_US}
+            result["last-switch"] = self.last
         return result
 
     def switch(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The answer to hybrid-set-mode, and the event."""
         before, after = self.mode, arguments["mode"]
         if before == after:
-            return {"changed": False, "before": before, "after": after, "cause": "start", "pause-us": 0, "phases": []}
+            nothing = {"cause": "start", "pause-us": 0, "phases": [], "at-us": AT_US}
+            return {"changed": False, "before": before, "after": after, **nothing}
         self.mode, self.reason = after, arguments.get("reason")
         self.switches[f"{before}-to-{after}"] += 1
-        phases = [{"name": "stop", "us": 180}, {"name": "state", "us": 2230}]
+        phases = [{"name": "stop", "us": 180}, {"name": "save", "us": 2230}]
         self.last = {"before": before, "after": after, "cause": "operator", "pause-us": 2410, "phases": phases}
+        self.last["at-us"] = AT_US
         if self.reason:
             self.last["reason"] = self.reason
         stamp = {"seconds": AT_US // 1000000, "microseconds": 0}

@@ -100,6 +100,7 @@ def test_mode_json_and_left_out(web1: Host, capsys: pytest.CaptureFixture[str]) 
         ),
         (("mode", "tcg", "off", "all"), 2, "name: 'all' cannot be combined with names"),
         (("mode", "tcg", "off", "--timeout", "0"), 2, "timeout: 0 is not between 0 and 86400 seconds"),
+        (("mode", "tcg", "off", "--reason", "ü" * 129), 2, "reason: 258 bytes are more than 256"),
         (("watch", "web9"), 3, "VM 'web9' is not defined in {vms}; defined are: off"),
         (("watch",), 1, "no VM of this host is running, there is nothing to watch"),
     ],

@@ -52,7 +52,7 @@ def test_running_hybrid_vm(host: Host) -> None:
             "cause": "operator",
             "reason": "incident 4711",
             "pause_us": 2410,
-            "phases": [{"name": "stop", "us": 180}, {"name": "state", "us": 2230}],
+            "phases": [{"name": "stop", "us": 180}, {"name": "save", "us": 2230}],
             "at_us": 1763874000000000,
             "at": "2025-11-23T05:00:00.000000Z",
         },

@@ -43,7 +43,7 @@ def test_switch_and_again(host: Host) -> None:
         "after": "tcg",
         "changed": True,
         "pause_us": 2410,
-        "phases": [{"name": "stop", "us": 180}, {"name": "state", "us": 2230}],
+        "phases": [{"name": "stop", "us": 180}, {"name": "save", "us": 2230}],
         "cause": "operator",
         "reason": "patch day",
         "error": None,

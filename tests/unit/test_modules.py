@@ -68,6 +68,12 @@ WRONG_OPTIONS = [
         {"name": "web1", "mode": "kvm", "timeout": -1},
         "timeout: -1 is not between 0 and 86400 seconds",
     ),
+    ("hybrid_vm_mode", {"name": "web1", "mode": "kvm", "reason": "x" * 257}, "reason: 257 bytes are more than 256"),
+    (
+        "hybrid_vm_mode",
+        {"name": "web1", "mode": "kvm", "reason": "a\nb"},
+        "reason: control characters are not allowed",
+    ),
     ("hybrid_vm_info", {"name": ["all", "web1"]}, "name: 'all' cannot be combined with names"),
     ("hybrid_vm_info", {"name": []}, "name: the list is empty; name VMs, or 'all'"),
 ]
