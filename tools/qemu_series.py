@@ -23,6 +23,17 @@ PATCHES = Path(os.environ.get("QEMU_PATCHES") or ROLE / "files" / "patches")
 
 sys.path.insert(0, str(ROLE / "module_utils"))
 
+# Handed on, so that the tools need not know where it comes from.
+from hybrid_qemu_series import INTERFACE as INTERFACE  # noqa: E402
+from hybrid_qemu_series import SERIES as SERIES  # noqa: E402
+from hybrid_qemu_series import SeriesError as SeriesError  # noqa: E402
+from hybrid_qemu_series import read_series as read_series  # noqa: E402
+from hybrid_qemu_tree import PatchError as PatchError  # noqa: E402
+from hybrid_qemu_tree import TreeError as TreeError  # noqa: E402
+from hybrid_qemu_tree import apply_patch as apply_patch  # noqa: E402
+from hybrid_qemu_tree import source_version as source_version  # noqa: E402
+from hybrid_qemu_tree import unpack as unpack  # noqa: E402
+
 #: A role, not a person: the series carries no names.
 IDENTITY = "hybrid-vmm"
 EMAIL = "hybrid-vmm@localhost"
@@ -86,9 +97,9 @@ def git(tree: Path, *argv: str, **options: Any) -> str:
     """Run git in `tree` without the user's settings, as the role identity, at the fixed time."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-        **{"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"},
-        **{"GIT_AUTHOR_NAME": IDENTITY, "GIT_AUTHOR_EMAIL": EMAIL, "GIT_AUTHOR_DATE": DATE},
-        **{"GIT_COMMITTER_NAME": IDENTITY, "GIT_COMMITTER_EMAIL": EMAIL, "GIT_COMMITTER_DATE": DATE},
+        "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C",
+        "GIT_AUTHOR_NAME": IDENTITY, "GIT_AUTHOR_EMAIL": EMAIL, "GIT_AUTHOR_DATE": DATE,
+        "GIT_COMMITTER_NAME": IDENTITY, "GIT_COMMITTER_EMAIL": EMAIL, "GIT_COMMITTER_DATE": DATE,
     }
     words = argv
     # No repacking in the background of a tree of 10,000 files, and no time spent on compressing it well.

@@ -14,8 +14,8 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tools"), str(TOP / "roles" / "hybrid_qemu_build" / "module_utils")]
 
-import qemu_series  # noqa: E402
-from hybrid_qemu_series import Series, read_series  # noqa: E402
+import qemu_series
+from hybrid_qemu_series import Series, read_series
 
 RunRole = Callable[..., "subprocess.CompletedProcess[str]"]
 

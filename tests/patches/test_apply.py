@@ -29,8 +29,8 @@ def spoil(folder: Path, series: Series, patch: str) -> str:
 def test_series_applies_without_fuzz(patched_tree: Path) -> None:
     # the role's tasks use patch --fuzz=0 and the run ended well; see what they left
     assert (patched_tree / "VERSION").read_text().strip() == "10.0.13"
-    assert not [path for path in patched_tree.rglob("*.rej")]
-    assert not [path for path in patched_tree.rglob("*.orig")]
+    assert list(patched_tree.rglob("*.rej")) == []
+    assert list(patched_tree.rglob("*.orig")) == []
 
 
 def test_checkpatch(patched_tree: Path, patch: Path) -> None:

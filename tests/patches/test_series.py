@@ -103,7 +103,7 @@ def test_malformed_series(tmp_path: Path, listing: str, patches: dict[str, str],
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(SeriesError, match="no series file: .*/nowhere/series: No such file or directory"):
+    with pytest.raises(SeriesError, match=r"no series file: .*/nowhere/series: No such file or directory"):
         read_series(str(tmp_path / "nowhere"))
     folder = write(tmp_path / "s", "")
     (folder / "INTERFACE").write_text("one")

@@ -100,7 +100,11 @@ def test_failure_starts_where_ninja_says_so() -> None:
     assert runner.failure(b"\n".join(b"line %d" % number for number in range(99))).splitlines()[0] == "line 74"
 
 
-LIBRARIES: dict[str, dict[str, str]] = {"libc.so.6": {}, "libslirp.so.0": {"debian-12": "libslirp0", "debian-13": "libslirp0"}, "liba.so": {"debian-12": "liba"}}
+LIBRARIES: dict[str, dict[str, str]] = {
+    "libc.so.6": {},
+    "libslirp.so.0": {"debian-12": "libslirp0", "debian-13": "libslirp0"},
+    "liba.so": {"debian-12": "liba"},
+}
 
 
 def test_run_time_packages() -> None:

@@ -22,9 +22,10 @@ import pytest
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "hybrid_qemu_install"
 sys.path.insert(0, str(ROLE / "module_utils"))
 
-import hybrid_qemu_versions as versions  # noqa: E402
-from hybrid_qemu_versions import Host, VersionError  # noqa: E402
+import hybrid_qemu_versions as versions
+from hybrid_qemu_versions import Host, VersionError
 
+BINARY = "bin/qemu-system-x86_64"
 ONE, TWO, THREE, FOUR = (f"qemu-10.0.13-h1.{digit * 8}" for digit in "1234")
 
 
@@ -37,7 +38,7 @@ def make_artifact(folder: Path, name: str, extra: dict[str, bytes] | None = None
         **(extra or {}),
     }
     text = {
-        **{"schema": 1, "qemu_version": "10.0.13", "series": series, "interface": 1, "run_time_packages": {"debian-12": []}},
+        "schema": 1, "qemu_version": "10.0.13", "series": series, "interface": 1, "run_time_packages": {"debian-12": []},
         "files": {path: hashlib.sha256(data).hexdigest() for path, data in files.items()},
         **manifest,
     }
@@ -108,8 +109,8 @@ def test_wrong_sha256_leaves_nothing(host: Host, artifacts: Path) -> None:
         ({}, {"series": "h1.99999999"}, rf"holds qemu-10.0.13-h1.99999999, expected {ONE}"),
         ({"../escape": b"x"}, {}, r"'top/\.\./escape' does not belong into an artifact"),
         ({"/etc/escape": b"x"}, {}, r"'/?etc/escape' does not belong into an artifact|not in the manifest|No such file"),
-        ({"bin/qemu-system-x86_64": b"#!/bin/sh\necho QEMU emulator version 10.0.13\n"}, {}, r"the binary says 'QEMU .*', without h1.11111111"),
-        ({"bin/qemu-system-x86_64": b"#!/bin/sh\necho no libslirp.so.0 >&2; exit 127\n"}, {}, r"the binary does not start: no libslirp.so.0"),
+        ({BINARY: b"#!/bin/sh\necho QEMU emulator version 10.0.13\n"}, {}, r"the binary says 'QEMU .*', without h1.11111111"),
+        ({BINARY: b"#!/bin/sh\necho no libslirp.so.0 >&2; exit 127\n"}, {}, r"the binary does not start: no libslirp.so.0"),
     ],
 )
 def test_bad_artifact_changes_nothing(host: Host, artifacts: Path, extra: dict[str, bytes], manifest: dict[str, Any], message: str) -> None:

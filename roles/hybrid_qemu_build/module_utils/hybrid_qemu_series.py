@@ -75,7 +75,7 @@ def read_series(folder: str) -> Series:
     missing = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
     if missing:
         raise SeriesError(f"{series_file} lists {', '.join(missing)}, which is not in the folder")
-    extra = sorted(set(entry for entry in os.listdir(folder) if entry.endswith(".patch")) - set(names))
+    extra = sorted({entry for entry in os.listdir(folder) if entry.endswith(".patch")} - set(names))
     if extra:
         raise SeriesError(f"{', '.join(extra)} is in {folder} but not listed in its series file")
     for expected, name in enumerate(names, 1):

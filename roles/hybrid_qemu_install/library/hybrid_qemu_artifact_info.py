@@ -83,7 +83,7 @@ def find_archive(path: str) -> str:
         raise VersionError(f"no QEMU artifact at {path}: build one (make build), or set hybrid_qemu_install_artifact")
     found = sorted(name for name in os.listdir(path) if name.endswith(".tar.gz"))
     if len(found) != 1:
-        raise VersionError(f"{path} holds {len(found)} archives (*.tar.gz), exactly one is expected: name it in hybrid_qemu_install_artifact")
+        raise VersionError(f"{path} holds {len(found)} archives (*.tar.gz), one is expected: name it in hybrid_qemu_install_artifact")
     return os.path.join(path, found[0])
 
 

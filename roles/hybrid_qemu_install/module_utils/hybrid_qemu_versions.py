@@ -70,8 +70,9 @@ def parse_manifest(raw: bytes, where: str) -> dict[str, Any]:
         manifest = json.loads(raw)
     except ValueError as exc:
         raise VersionError(f"{where}: not JSON: {exc}") from exc
-    if not isinstance(manifest, dict) or manifest.get("schema") != MANIFEST_SCHEMA:
-        raise VersionError(f"{where}: manifest schema {manifest.get('schema') if isinstance(manifest, dict) else None} is not {MANIFEST_SCHEMA}")
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != MANIFEST_SCHEMA:
+        raise VersionError(f"{where}: manifest schema {schema} is not {MANIFEST_SCHEMA}")
     lacking = [key for key in ("qemu_version", "series", "interface", "files", "run_time_packages") if key not in manifest]
     if lacking:
         raise VersionError(f"{where}: the manifest has no {', '.join(lacking)}")
