@@ -18,7 +18,7 @@ ARGS ?=
 
 say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
 
-.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches qemu-test molecule bench soak \
+.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build qemu-test molecule bench soak \
         qemu-src qemu-export clean
 
 ##@ Start here
@@ -68,9 +68,13 @@ unit: env ## pure functions, no QEMU, no hosts
 	$(say)
 	pytest tests/unit $(ARGS)
 
-patches: env ## the QEMU series: applies, each patch builds, checkpatch
+patches: env ## the QEMU series: applies without fuzz, checkpatch, licences
 	$(say)
 	pytest tests/patches $(ARGS)
+
+patches-build: env ## build QEMU after each patch of the series (minutes each)
+	$(say)
+	tools/patches-build $(ARGS)
 
 qemu-test: env ## the test guest and the built QEMU itself, no Ansible
 	$(say)
