@@ -85,11 +85,15 @@ def _is_usable(lab: Lab) -> bool:
     distro = state_of(lab).get("distro", lab.distro)
     if distro != lab.distro:
         raise LabError(f"{lab.name} runs {distro}, not {lab.distro}: make lab-down LAB={lab.number} first, or take another LAB")
+    # Seconds since it was started: an interrupted run may have left it in the middle of booting.
+    age = max(0.0, time.time() - int(state_of(lab).get("started", "0")))
     try:
-        remote(lab, "true", timeout=60)
+        if age < BOOT_TIMEOUT:
+            _wait_for_ssh(lab, time.monotonic() - age)
+        else:
+            remote(lab, "true", timeout=60)
     except LabError as error:
-        reason = panic_in(last_lines(lab.console, 200)) or str(error)
-        say(lab.name, f"runs but does not answer ({reason}); starting it anew")
+        say(lab.name, f"runs but does not answer, starting it anew ({error})")
         _stop(lab)
         return False
     say(lab.name, f"already up: make lab-ssh LAB={lab.number}")
