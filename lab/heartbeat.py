@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,9 +75,10 @@ def lost(beats: Sequence[Beat]) -> int:
     return beats[-1].sequence - beats[0].sequence + 1 - len(beats) if beats else 0
 
 
-def clock_error_ms(beats: Sequence[Beat]) -> int:
-    """Return by how much the guest's two clocks disagree about the time between any beat and the first one."""
-    if not beats:
-        return 0
-    first = beats[0]
-    return max(abs((beat.real_ms - first.real_ms) - (beat.mono_ms - first.mono_ms)) for beat in beats)
+def clock_shift_ms(beats: Sequence[Beat], window: int = 5) -> float:
+    """Return by how much the guest's two clocks moved against each other from the first beats to the last ones.
+
+    A single beat proves nothing: its thread may be held up between reading one clock and the other.
+    """
+    offsets = [beat.real_ms - beat.mono_ms for beat in beats]
+    return statistics.median(offsets[-window:]) - statistics.median(offsets[:window]) if offsets else 0.0

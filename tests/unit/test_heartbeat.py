@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.heartbeat import Beat, after, clock_error_ms, lost, missed, read_console
+from lab.heartbeat import Beat, after, clock_shift_ms, lost, missed, read_console
 
 
 def line(sequence: int, mono: int, errors: int = 0) -> str:
@@ -41,10 +41,15 @@ def test_missed(times: list[int], expected: int) -> None:
     assert missed([beat(index, time) for index, time in enumerate(times)]) == expected
 
 
-def test_lost_after_and_clock_error() -> None:
-    beats = [beat(3, 0, 50), beat(4, 500, 560), beat(6, 1500, 1550)]
+def test_lost_and_after() -> None:
+    beats = [beat(3, 0), beat(4, 500), beat(6, 1500)]
     assert lost(beats) == 1
     assert lost([]) == 0
     assert [item.sequence for item in after(beats, 4)] == [4, 6]
-    assert clock_error_ms(beats) == 10
-    assert clock_error_ms([]) == 0
+
+
+def test_clock_shift_is_what_stays() -> None:
+    times = range(0, 10000, 500)
+    assert clock_shift_ms([beat(time, time, time + 7000 + (300 if time == 2500 else 0)) for time in times]) == 0
+    assert clock_shift_ms([beat(time, time, time + (40 if time > 4000 else 0)) for time in times]) == 40
+    assert clock_shift_ms([]) == 0
