@@ -47,7 +47,7 @@ def run_role() -> RunRole:
 def patched_tree(run_role: RunRole, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a fresh source tree with the whole series, made by the role's own tasks."""
     tree = tmp_path_factory.mktemp("patched") / "qemu"
-    result = run_role("source", hybrid_qemu_build_tree=str(tree))
+    result = run_role("source", hybrid_qemu_build_tree=str(tree), hybrid_qemu_build_patches=str(qemu_series.PATCHES))
     assert result.returncode == 0, result.stdout
     return tree
 
