@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -82,6 +83,8 @@ def _in_running(lab: Lab, chosen: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    # Ended from outside: clean up as after an error.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main(sys.argv[1:]))
     except LabError as problem:

@@ -20,8 +20,8 @@ from lab.progress import say
 
 DISK_SIZE = "4G"
 BUILD_TIMEOUT = 1800.0
-# Modules whose text decides what is in the image.
-RECIPE = ("image.py", "rootfs.py")
+# Counts changes of this module that change what is in an image (rootfs.py is hashed as it is).
+RECIPE = 1
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,15 @@ def ensure_image(lab: Lab) -> Image:
     ensure_keys(lab)
     sources = apt.machine_sources(lab.distro)
     settings = apt.machine_settings()
-    here = Path(__file__).parent
     inputs: dict[str, object] = {
         "distro": lab.distro,
         "sources": apt.sources_list(sources),
         "settings": settings,
         "keys": [path.with_suffix(".pub").read_text() for path in (lab.ssh_key, lab.host_key)],
+        "recipe": RECIPE,
         # Without comments and layout: those build no other image.
-        "recipe": [ast.unparse(ast.parse((here / name).read_text())) for name in RECIPE],
+        "files": ast.unparse(ast.parse(Path(rootfs.__file__).read_text())),
+        "size": DISK_SIZE,
     }
     image = Image(lab.cache / "images" / f"{lab.distro}-{image_key(inputs)}")
     with locked(image.folder.with_suffix(".lock"), "image", BUILD_TIMEOUT):
@@ -102,18 +103,26 @@ def _build(lab: Lab, image: Image, sources: list[apt.Source], settings: list[str
     image.folder.parent.mkdir(parents=True, exist_ok=True)
     log = image.folder.with_suffix(".log")
     log.write_bytes(b"")
-    work = Path(tempfile.mkdtemp(prefix="build-", dir=image.folder.parent))
+    # Under this image's lock nobody else builds it: what is left of an interrupted build can go.
+    for stale in image.folder.parent.glob(f"build-{image.key}-*"):
+        _remove(stale)
+    work = Path(tempfile.mkdtemp(prefix=f"build-{image.key}-", dir=image.folder.parent))
     tree = work / "tree"
     try:
         _bootstrap(lab, tree, sources, log)
         _configure(lab, tree, sources, settings, log)
         _pack(tree, work, log)
-        run(as_root(["rm", "-rf", "--one-file-system", str(tree)]))
+        _remove(tree)
         os.rename(work, image.folder)
     finally:
         if work.exists():
-            run(as_root(["rm", "-rf", "--one-file-system", str(work)]))
+            _remove(work)
     say("image", f"ready in {time.monotonic() - started:.0f} s: {image.folder}")
+
+
+def _remove(tree: Path) -> None:
+    """Remove a folder with root's files in it; tens of thousands of files take long on a busy disk."""
+    run(as_root(["rm", "-rf", "--one-file-system", str(tree)]), timeout=BUILD_TIMEOUT)
 
 
 def _bootstrap(lab: Lab, tree: Path, sources: list[apt.Source], log: Path) -> None:
@@ -146,7 +155,7 @@ def _configure(lab: Lab, tree: Path, sources: list[apt.Source], settings: list[s
     resolver = tree / "etc/resolv.conf"
     own = resolver.read_text()
     _write(tree, {"etc/resolv.conf": Path("/etc/resolv.conf").read_text()})
-    run_logged("image", as_root(["chroot", str(tree), "apt-get", "-q", "update"]), log, timeout=300)
+    run_logged("image", as_root(["chroot", str(tree), "apt-get", "-q", "update"]), log, timeout=BUILD_TIMEOUT)
     run(as_root(["chroot", str(tree), "apt-get", "clean"]))
     _write(tree, {"etc/resolv.conf": own})
 
@@ -159,11 +168,11 @@ def _pack(tree: Path, work: Path, log: Path) -> None:
     say("image", f"kernel {release}; writing the disk")
     run(as_root(["cp", "-L", str(kernels[-1]), str(work / "vmlinuz")]))
     run(as_root(["cp", "-L", str(tree / "boot" / f"initrd.img-{release}"), str(work / "initrd.img")]))
-    run(as_root(["cp", "-a", str(tree / "lib/modules" / release), str(work / "modules")]))
+    run(as_root(["cp", "-a", str(tree / "lib/modules" / release), str(work / "modules")]), timeout=BUILD_TIMEOUT)
     disk = work / "root.img"
     options = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
     make = ["mke2fs", "-q", "-t", "ext4", "-L", "lab", "-E", options, "-d", str(tree), str(disk), DISK_SIZE]
-    run_logged("image", as_root(make), log, timeout=300)
+    run_logged("image", as_root(make), log, timeout=BUILD_TIMEOUT)
     run(as_root(["chown", "-R", me, str(work / "vmlinuz"), str(work / "initrd.img"), str(work / "modules"), str(disk)]))
     (work / "release").write_text(release + "\n")
 
