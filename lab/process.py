@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -70,7 +72,12 @@ def run_logged(who: str, command: Sequence[str], log: Path, *, timeout: float, e
     with log.open("ab") as output:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment_with_sbin()
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment_with_sbin(),
+                start_new_session=True,
             )
         except FileNotFoundError as error:
             raise LabError(f"{command[0]} is not installed; tools/bootstrap installs what is missing") from error
@@ -84,7 +91,9 @@ def run_logged(who: str, command: Sequence[str], log: Path, *, timeout: float, e
                     next_line += every
         finally:
             if process.poll() is None:
-                process.terminate()
+                # With all that it started: debootstrap is a tree of shells.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
     if code != 0:
         raise LabError(f"{' '.join(command)} failed with {code}; the end of {log}:\n{last_lines(log, TAIL_LINES)}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -146,3 +147,19 @@ def test_a_device_that_is_no_kvm(tmp_path: Path) -> None:
     device = tmp_path / "kvm"
     device.touch()
     assert probe.refusal(device) == f"{device}: Inappropriate ioctl for device"
+
+
+def commands() -> list[str]:
+    """Return the command lines of all processes that still run."""
+    result = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            result.append(path.read_text(errors="replace"))
+    return result
+
+
+def test_nothing_stays_behind_after_the_time_limit(tmp_path: Path) -> None:
+    mark = f"{os.getpid()}.25"
+    with pytest.raises(LabError):
+        process.run_logged("test", ["sh", "-c", f"sleep {mark} & sleep {mark}"], tmp_path / "log", timeout=0.5)
+    assert not [command for command in commands() if command.startswith(f"sleep\0{mark}")]
