@@ -29,8 +29,8 @@ def write(folder: Path, digit: str, payload: int = 0, says: str | None = None, *
         **({"share/payload": b"\0" * payload} if payload else {}),
     }
     text = {
-        **{"schema": 1, "qemu_version": "10.0.13", "series": series, "interface": 1, "architecture": "x86_64"},
-        **{"run_time_packages": RELEASES, "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}},
+        "schema": 1, "qemu_version": "10.0.13", "series": series, "interface": 1, "architecture": "x86_64",
+        "run_time_packages": RELEASES, "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         **manifest,
     }
     path = folder / f"hybrid-qemu-10.0.13-{series}.tar.gz"
