@@ -25,7 +25,7 @@ say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
 help: ## this text
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n%s\n' 'Variables: LAB=<n> (lab host number, 0), LAB_DISTRO=bookworm|trixie, ARGS=<handed on>,' \
 	  '  HYBRID_VMM_CACHE=<folder> (now: $(HYBRID_VMM_CACHE))'
 
@@ -84,13 +84,13 @@ molecule: env ## roles and playbooks on a lab host
 	$(say)
 	tools/molecule $(ARGS)
 
-bench: env ## measure against stock QEMU, writes reports/bench.json
+bench: env ## measure the pause of switches, writes reports/bench.json
 	$(say)
-	pytest tests/bench $(ARGS)
+	python tests/bench/bench.py $(ARGS)
 
 soak: env ## random switches under load: ARGS='--minutes 10 --seed 1'
 	$(say)
-	python -m tests.qemu.soak $(ARGS)
+	tools/soak $(ARGS)
 
 ##@ The QEMU series
 qemu-src: env ## unpack the QEMU source with the series as git commits
