@@ -9,7 +9,7 @@ module: hybrid_qemu_source
 short_description: Unpack a QEMU source tree and apply patches without fuzz
 description:
   - Verifies the archives, unpacks them into a folder that must not exist yet, applies the packager's patches if a packaging
-    archive (C(*.debian.tar.*)) is among the archives, then the given patches in order.
+    archive (C(*.debian.tar.*)) is among the archives, then the series in order.
   - A patch that does not apply exactly ends the run. The error names it.
 options:
   folder:
@@ -38,11 +38,14 @@ options:
     description: Folder for the packaging archive's content.
     type: path
     required: true
-  patches:
-    description: Full paths of the patches in order.
-    type: list
-    elements: path
-    default: []
+  series:
+    description: Folder of the series.
+    type: path
+    required: true
+  series_sha256:
+    description: What the series must be. A series that was changed since the build was identified is an error.
+    type: str
+    required: true
   version:
     description: The QEMU version that the source must have. Empty accepts any.
     type: str
@@ -62,7 +65,8 @@ EXAMPLES = r"""
       - {name: qemu-10.0.13.tar.xz, sha256: "{{ qemu_sha256 }}"}
     dest: /var/tmp/build/src
     scratch: /var/tmp/build
-    patches: "{{ inputs.patches }}"
+    series: "{{ role_path }}/files/patches"
+    series_sha256: "{{ inputs.series_sha256 }}"
 """
 
 RETURN = r"""
@@ -85,6 +89,7 @@ patch:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hybrid_qemu_series import SeriesError, read_series
 from ansible.module_utils.hybrid_qemu_tree import PatchError, TreeError, apply_patch, source_version, unpack
 
 
@@ -101,12 +106,16 @@ def main() -> None:
             },
             "dest": {"type": "path", "required": True},
             "scratch": {"type": "path", "required": True},
-            "patches": {"type": "list", "elements": "path", "default": []},
+            "series": {"type": "path", "required": True},
+            "series_sha256": {"type": "str", "required": True},
             "version": {"type": "str", "default": ""},
         },
     )
     params = module.params
     try:
+        series = read_series(params["series"])
+        if series.sha256 != params["series_sha256"]:
+            module.fail_json(msg=f"{params['series']} was changed while the build began: run it again")
         archives = [(os.path.join(params["folder"], item["name"]), item["sha256"]) for item in params["archives"]]
         applied = unpack(archives, params["dest"], params["scratch"])
         version = source_version(params["dest"])
@@ -114,12 +123,12 @@ def main() -> None:
             module.fail_json(
                 msg=f"{params['archives'][0]['name']} holds QEMU {version}, but hybrid_qemu_build_version is {params['version']}"
             )
-        for number, patch in enumerate(params["patches"], 1):
+        for number, patch in enumerate(series.paths, 1):
             try:
                 apply_patch(patch, params["dest"])
             except PatchError as exc:
                 module.fail_json(
-                    msg=f"patch {exc.patch} ({number} of {len(params['patches'])}) does not apply to QEMU {version} without fuzz: "
+                    msg=f"patch {exc.patch} ({number} of {len(series.patches)}) does not apply to QEMU {version} without fuzz: "
                     f"{exc.output.strip('; ')}. Rebase the series: make qemu-src, git rebase, make qemu-export.",
                     patch=exc.patch,
                 )
@@ -128,7 +137,7 @@ def main() -> None:
             msg=f"the packager's patch {exc.patch} does not apply to {params['archives'][0]['name']}: {exc.output}",
             patch=exc.patch,
         )
-    except (TreeError, OSError) as exc:
+    except (TreeError, SeriesError, OSError) as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(changed=True, version=version, packaging_patches=applied)
 
