@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from hybrid_vmm.errors import DefinitionError
 from hybrid_vmm.items import plan
 
@@ -17,8 +18,14 @@ FOLDER = "/var/lib/hybrid-vmm/web1/"
     [
         ("web1", "hybrid_vm_vms[0]: not a mapping with at least the key 'name'"),
         ({}, "hybrid_vm_vms[0]: name: is missing"),
-        ({"name": "a/b"}, "hybrid_vm_vms[0] (a/b): name: 'a/b' is not a VM name (1 to 48 of A-Z a-z 0-9 _ . -, beginning with a letter or digit)"),
-        ({"name": "web1", "state": "gone"}, "hybrid_vm_vms[0] (web1): state: 'gone' is not one of 'running', 'stopped', 'absent'"),
+        (
+            {"name": "a/b"},
+            "hybrid_vm_vms[0] (a/b): name: 'a/b' is not a VM name (1 to 48 of A-Z a-z 0-9 _ . -, beginning with a letter or digit)",
+        ),
+        (
+            {"name": "web1", "state": "gone"},
+            "hybrid_vm_vms[0] (web1): state: 'gone' is not one of 'running', 'stopped', 'absent'",
+        ),
         ({"name": "web1", "autostart": "yes"}, "hybrid_vm_vms[0] (web1): autostart: 'yes' is not true or false"),
         ({"name": "web1", "vcpus": 0}, "hybrid_vm_vms[0] (web1): vcpus: 0 is not between 1 and 64"),
         ({"name": "web1", "vcpu": 1}, "hybrid_vm_vms[0] (web1): vcpu: unknown key, did you mean 'vcpus'?"),
@@ -26,10 +33,22 @@ FOLDER = "/var/lib/hybrid-vmm/web1/"
             {"name": "web1", "disks": [{"file": "a", "size": "1G"}, {"file": "b", "bus": "ide9"}]},
             "hybrid_vm_vms[0] (web1): disks[1].bus: 'ide9' is not one of 'virtio', 'scsi', 'ide'",
         ),
-        ({"name": "web1", "disks": [{"file": "a", "source": 1}]}, "hybrid_vm_vms[0] (web1): disks[0].source: 1 is not a string"),
-        ({"name": "web1", "seed": 1}, "hybrid_vm_vms[0] (web1): seed: neither the path of an image nor a mapping with user_data, meta_data, network_config"),
-        ({"name": "web1", "seed": {"userdata": {}}}, "hybrid_vm_vms[0] (web1): seed.userdata: unknown key; known are meta_data, network_config, user_data"),
-        ({"name": "web1", "seed": {"user_data": 1}}, "hybrid_vm_vms[0] (web1): seed.user_data: neither text nor a mapping"),
+        (
+            {"name": "web1", "disks": [{"file": "a", "source": 1}]},
+            "hybrid_vm_vms[0] (web1): disks[0].source: 1 is not a string",
+        ),
+        (
+            {"name": "web1", "seed": 1},
+            "hybrid_vm_vms[0] (web1): seed: neither the path of an image nor a mapping with user_data, meta_data, network_config",
+        ),
+        (
+            {"name": "web1", "seed": {"userdata": {}}},
+            "hybrid_vm_vms[0] (web1): seed.userdata: unknown key; known are meta_data, network_config, user_data",
+        ),
+        (
+            {"name": "web1", "seed": {"user_data": 1}},
+            "hybrid_vm_vms[0] (web1): seed.user_data: neither text nor a mapping",
+        ),
         (
             {"name": "web1", "disks": [{"file": "/srv/a b", "size": "1G"}]},
             "hybrid_vm_vms[0] (web1): disks[0].file: '/srv/a b' has a space, a quote or a percent sign, which units cannot name",
@@ -49,7 +68,9 @@ def test_two_vms_of_one_name() -> None:
 
 
 def test_absent_needs_no_more_than_a_name() -> None:
-    assert plan([{"name": "web1", "state": "absent"}], "hv1") == [{"name": "web1", "state": "absent", "autostart": False}]
+    assert plan([{"name": "web1", "state": "absent"}], "hv1") == [
+        {"name": "web1", "state": "absent", "autostart": False}
+    ]
 
 
 def test_same_input_same_plan_and_other_host_other_uuid() -> None:
@@ -90,11 +111,17 @@ def test_seed_is_named_after_its_contents() -> None:
         ({"networks": [{"type": "user"}]}, []),
         ({"networks": [{"type": "tap", "ifname": "t0"}]}, ["DeviceAllow=/dev/net/tun rw"]),
         (
-            {"networks": [{"type": "user"}], "disks": [{"file": "/dev/vg0/a", "format": "raw"}, {"file": "/srv/b", "size": "1G"}]},
+            {
+                "networks": [{"type": "user"}],
+                "disks": [{"file": "/dev/vg0/a", "format": "raw"}, {"file": "/srv/b", "size": "1G"}],
+            },
             ["DeviceAllow=/dev/vg0/a rw", "ReadWritePaths=/srv/b"],
         ),
         ({"networks": [{"type": "user"}], "disks": [{"file": "/srv/b", "readonly": True}]}, []),
-        ({"networks": [{"type": "user"}], "disks": [{"file": "../other/b", "size": "1G"}]}, ["ReadWritePaths=/var/lib/hybrid-vmm/other/b"]),
+        (
+            {"networks": [{"type": "user"}], "disks": [{"file": "../other/b", "size": "1G"}]},
+            ["ReadWritePaths=/var/lib/hybrid-vmm/other/b"],
+        ),
     ],
 )
 def test_sandbox_has_what_this_vm_needs(keys: Any, lines: list[str]) -> None:

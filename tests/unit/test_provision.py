@@ -7,6 +7,7 @@ import copy
 from typing import Any
 
 import pytest
+
 from hybrid_vmm.items import plan
 from hybrid_vmm.provision import Consent, ConsentMissing, Observed, ProvisionError, decide, difference, sandbox_text
 
