@@ -23,6 +23,7 @@ class Case:
     # What an accelerator or the lab's outer emulator may lack is run without any switch first; paths that have such a
     # mode at their "start", at their "end" or as "any" step are skipped.
     calibrate: str = ""
+    paths: tuple[str, ...] = ()  # only these; none: all
 
 
 def storm(name: str, *pitfalls: int, cpus: int = 1, args: tuple[int, ...] = (0,), switches: int = 25, **more: str) -> Case:
@@ -63,7 +64,8 @@ POINTS = (
     Case("wp-nx", (10,)),
     Case("cr0-ts", (10,)),
     Case("dr", (17,)),
-    Case("dr-fire", (17,), calibrate="end"),
+    # Never armed in kvm: the outer emulator of a lab host dies of it (README.md).
+    Case("dr-fire", (17,), paths=("tcg", "tcg-kvm-tcg")),
     Case("ring3-io", (2,), waits=(POLL,), calibrate="any"),
     Case("ring3-spin", (2,), waits=(SPIN,), calibrate="end"),
     # memory
@@ -77,7 +79,8 @@ POINTS = (
     # clocks
     Case("tsc", (13,)),
     Case("tsc-write", (13,), calibrate="start"),  # TCG ignores the write
-    Case("lapic-oneshot", (23,)),
+    Case("lapic-rate", (23,), waits=(POLL,)),
+    Case("lapic-oneshot", (23,), (500,)),
     Case("lapic-expired", (23,), waits=(POLL,)),
     Case("lapic-periodic", (23,)),
     Case("lapic-deadline", (23,), calibrate="any"),

@@ -107,6 +107,8 @@ def fail_with(guest: Baremetal, problems: list[str]) -> None:
 def check_case(guest: Baremetal, case: Case, path: str) -> None:
     if case.cpus > guest.cpus:
         pytest.skip(f"needs {case.cpus} CPUs")
+    if case.paths and path not in case.paths and not STOCK:
+        pytest.skip(f"only along {', '.join(case.paths)}")
     modes = path.split("-")
     control = len(modes) == 1
     if case.calibrate:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 
@@ -38,7 +39,10 @@ def check_record(record: dict, before: str, after: str, cause: str = "operator")
 
 
 def test_version_names_the_series(host, binary):
-    assert re.search(r"version 10\.0\.\d+.*hybrid-vmm h1\.[0-9a-f]{8}", host.run(f"{binary} --version", 60))
+    said = host.run(f"{binary} --version", 60)
+    if "hybrid-vmm" not in said and os.environ.get("HYBRID_QEMU"):
+        pytest.skip("HYBRID_QEMU is a developer's build without --with-pkgversion")
+    assert re.search(r"version 10\.0\.\d+.*hybrid-vmm h1\.[0-9a-f]{8}", said)
 
 
 def test_switch_answers_before_after_pause_and_phases(vm):

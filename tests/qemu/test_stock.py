@@ -9,7 +9,7 @@ from harness import Baremetal, LocalHost
 from test_baremetal import run_points, run_storm
 
 SOME = ("x87", "xmm", "gpr", "eflags", "sysregs", "cpuid", "msr", "smap", "smc", "tlb", "tsc", "lapic-oneshot", "apic-regs",
-        "irr-pending", "ioapic-route", "pic", "msi", "ap-halted", "sipi", "nmi", "ioeventfd")  # fmt: skip
+        "irr-pending", "pic", "msi", "ap-halted", "sipi", "nmi", "ioeventfd")  # fmt: skip
 STORMS = ("sti-hlt", "ipi", "irq-storm", "rep-movs")
 
 

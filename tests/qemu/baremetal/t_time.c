@@ -7,14 +7,27 @@
 
 #define MS 1000000ul
 
+/* Both clocks at one moment: of some tries the one with the least time between two readings of the HPET. */
+struct moment { u64 tsc, ns; };
+static struct moment now(void)
+{
+    struct moment best = { 0, 0 };
+    u64 width = ~0ul;
+    for (int i = 0; i < 30 && width > 100000; i++) {
+        u64 a = hpet_ns(), t = rdtsc(), b = hpet_ns();
+        if (b - a < width) {
+            width = b - a;
+            best = (struct moment) { t, a + width / 2 };
+        }
+    }
+    return best;
+}
 static u64 tsc_hz(u64 ns)
 {
-    u64 h0 = hpet_ns(), t0 = rdtsc();
-    while (hpet_ns() - h0 < ns) {
-        pause();
-    }
-    u64 t1 = rdtsc(), h1 = hpet_ns();
-    return (t1 - t0) * 1000 / ((h1 - h0) / 1000) * 1000;
+    struct moment a = now();
+    wait_ns(ns);
+    struct moment b = now();
+    return (b.tsc - a.tsc) * 1000 / ((b.ns - a.ns) / 1000) * 1000;
 }
 
 /* The TSC goes on at the same rate and neither jumps nor turns back. arg: percent of tolerance (20). */
@@ -22,9 +35,10 @@ TEST(tsc, "tsc", "at", 1)
 {
     u64 tolerance = arg ? arg : 20;
     u64 hz = tsc_hz(100 * MS);
-    u64 h0 = hpet_ns(), t0 = rdtsc();
+    struct moment a = now();
     at("tsc");
-    u64 t1 = rdtsc(), h1 = hpet_ns();
+    struct moment b = now();
+    u64 t0 = a.tsc, h0 = a.ns, t1 = b.tsc, h1 = b.ns;
     u64 hz2 = tsc_hz(100 * MS);
     check((i64)(t1 - t0) > 0, "TSC after the switch", t1, t0);
     i64 ns = (t1 - t0) * 1000 / (hz / 1000000), jump = ns - (i64)(h1 - h0);
@@ -95,51 +109,73 @@ static void timer_handler(struct regs *r)
     }
     apic_eoi();
 }
+#define APIC_HZ 1000000000ul         /* of KVM's and of QEMU's local APIC */
 static u64 apic_timer_hz(void)
 {
     apic_write(0x3e0, 0xb);                 /* divide by 1 */
     apic_write(0x320, 1 << 16 | 0x40);
-    apic_write(0x380, 0xffffffff);
-    u64 h0 = hpet_ns();
-    u32 c0 = apic_read(0x390);
-    wait_ns(20 * MS);
-    u32 c1 = apic_read(0x390);
-    u64 h1 = hpet_ns();
     apic_write(0x380, 0);
-    return (u64)(c0 - c1) * 1000 / ((h1 - h0) / 1000) * 1000;
+    return APIC_HZ;
+}
+TEST(lapic_rate, "lapic-rate", "at", 1)
+{
+    apic_timer_hz();
+    apic_write(0x380, 0xffffffff);
+    for (int i = 0; i < 2; i++) {
+        u64 hz = 0;
+        for (int try = 0; try < 4 && !(hz > APIC_HZ / 10 * 9 && hz < APIC_HZ / 10 * 11); try++) {
+            u64 h0 = hpet_ns();
+            u32 c0 = apic_read(0x390);
+            wait_ns(50 * MS);
+            u32 c1 = apic_read(0x390);
+            u64 h1 = hpet_ns();
+            hz = (u64)(c0 - c1) * 1000 / ((h1 - h0) / 1000) * 1000;
+        }
+        check(hz > APIC_HZ / 10 * 9 && hz < APIC_HZ / 10 * 11, "counts of the timer per second", hz, APIC_HZ);
+        at("lapic-rate");
+    }
+    apic_write(0x380, 0);
 }
 
-/* One-shot, with half of the time gone at the switch: the rest must be the rest. arg: total in ms (1000). */
+/*
+ * One-shot, with half of the time gone at the switch: the rest must be the rest. arg: total in ms (1000). A loaded host may
+ * be late, so that only what is late three times is wrong; a timer that starts again would always be half as late again.
+ */
 TEST(lapic_oneshot, "lapic-oneshot", "at", 1)
 {
-    u64 total = (arg ? arg : 1000) * MS, hz = apic_timer_hz();
+    u64 total = (arg ? arg : 1000) * MS, hz = apic_timer_hz(), took = 0;
     u32 count = hz / 16 * (total / MS) / 1000;
     handlers[0x40] = timer_handler;
-    ticks = 0;
-    apic_write(0x3e0, 3);                   /* divide by 16 */
-    apic_write(0x320, 0x40);
-    u64 h0 = hpet_ns();
-    apic_write(0x380, count);
-    while (hpet_ns() - h0 < total / 2) {
-        pause();
+    for (int try = 0; try < 3; try++) {
+        ticks = 0;
+        apic_write(0x3e0, 3);               /* divide by 16 */
+        apic_write(0x320, 0x40);
+        u64 h0 = hpet_ns();
+        apic_write(0x380, count);
+        while (hpet_ns() - h0 < total / 2) {
+            pause();
+        }
+        u32 rest = apic_read(0x390);
+        at("lapic-oneshot");
+        u32 rest2 = apic_read(0x390);
+        u32 initial = apic_read(0x380);
+        check(initial == count, "initial count", initial, count);
+        if (!ticks) {
+            check(rest2 <= rest, "remaining count after the switch", rest2, rest);
+        }
+        sti();
+        while (!ticks && hpet_ns() - h0 < 4 * total) {
+            pause();
+        }
+        cli();
+        check(ticks == 1, "interrupts of the one-shot timer", ticks, 1);
+        took = tick_ns - h0;
+        note("one-shot: %lu us of %lu us, rest at the switch %u then %u of %u", took / 1000, total / 1000, rest, rest2, count);
+        check(took > total - total / 20, "one-shot fired early, nanoseconds", took, total);
+        if (took < total + total / 3) {
+            break;
+        }
     }
-    u32 rest = apic_read(0x390);
-    at("lapic-oneshot");
-    u32 rest2 = apic_read(0x390);
-    u32 initial = apic_read(0x380);
-    check(initial == count, "initial count", initial, count);
-    if (!ticks) {
-        check(rest2 <= rest, "remaining count after the switch", rest2, rest);
-    }
-    sti();
-    while (!ticks && hpet_ns() - h0 < 4 * total) {
-        pause();
-    }
-    cli();
-    check(ticks == 1, "interrupts of the one-shot timer", ticks, 1);
-    u64 took = tick_ns - h0;
-    note("one-shot: %lu us of %lu us, rest at the switch %u then %u of %u", took / 1000, total / 1000, rest, rest2, count);
-    check(took > total - total / 20, "one-shot fired early, nanoseconds", took, total);
     check(took < total + total / 3, "one-shot fired late, nanoseconds", took, total);
     wait_ns(2 * MS);
     sti();
@@ -157,7 +193,7 @@ TEST(lapic_expired, "lapic-expired", "at", 1)
     apic_write(0x3e0, 0xb);
     apic_write(0x320, 0x40);
     apic_write(0x380, hz / 1000);
-    wait_ns(5 * MS);
+    wait_ns(10 * MS);
     at("lapic-expired");
     check(ticks == 0, "interrupts with IF clear", ticks, 0);
     check(apic_read(0x200 + 0x10 * 2) & 1, "IRR bit of the timer", apic_read(0x220), 1);

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes one fix at a time out of the series, rebuilds, and shows that the test named for it fails.
+
+  python tests/qemu/mutations.py --source TREE --build BUILD [--only N ...] [--list]
+
+TREE is a checkout of QEMU with the series (`make qemu-src`), BUILD its configured build folder; both are changed while it
+runs and restored afterwards, so use copies of your own. A mutation replaces text, or comments out a line, in one or more
+files; text that is not there any more is an error, so that the table cannot rot. The result is a table: pitfall, mutation,
+test, "caught" or "SURVIVED". Exit status 0 if all were caught. Pitfalls that no guest in a lab can observe are in PITFALLS.md
+with the reason, and are not listed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+HERE = pathlib.Path(__file__).resolve().parent
+STATE = "target/i386/hybrid/hybrid-state.c"
+BARE = "test_baremetal.py::test_point"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    pitfall: int
+    what: str
+    edits: tuple[tuple[str, str, str], ...]  # file, text, replacement
+    tests: tuple[str, ...]
+
+
+def drop(path: str, *lines: str) -> tuple[tuple[str, str, str], ...]:
+    """Edits that comment lines out."""
+    return tuple((path, line, f"/* mutation: {line} */" if "/*" not in line else "") for line in lines)
+
+
+MUTATIONS = (
+    Mutation(1, "x87 registers are not rotated on the way to tcg", drop(STATE, "rotate_fpregs(env, env->fpstt);"),
+             (f"{BARE}[split-x87-kvm-tcg]",)),
+    Mutation(1, "x87 registers are not rotated on the way to kvm", drop(STATE, "rotate_fpregs(env, -env->fpstt);"),
+             (f"{BARE}[split-x87-tcg-kvm]",)),
+    Mutation(2, "the TSS stays busy", drop(STATE, "env->tr.flags &= ~DESC_TSS_BUSY_MASK;"), (f"{BARE}[split-ring3-spin-kvm-tcg]",)),
+    Mutation(3, "the CODE client clears KVM's dirty log",
+             (("system/physmem.c", "if (client != DIRTY_MEMORY_CODE) {", "if (true) {"),),
+             (f"{BARE}[split-smc-kvm-tcg]",)),
+    Mutation(7, "interrupts and NMIs that KVM had taken are dropped", drop(STATE, "cpu_interrupt(cs, CPU_INTERRUPT_TAKEN);"),
+             ("test_baremetal.py::test_storm[off-irq-storm-kvm-tcg]", "test_baremetal.py::test_storm[split-nmi-storm-kvm-tcg]")),
+    Mutation(7, "a pending NMI is dropped", drop(STATE, "cpu_interrupt(cs, CPU_INTERRUPT_NMI);"),
+             (f"{BARE}[split-nmi-kvm-tcg]", "test_lifecycle.py::test_nmi_from_the_host[paused]")),
+    Mutation(9, "XSTATE_BV is not set", drop(STATE, "env->xstate_bv = env->xcr0 | XSTATE_FP_MASK | XSTATE_SSE_MASK;"),
+             ("test_lifecycle.py::test_start_in_tcg[split]",)),
+    Mutation(10, "CR4 does not reach hflags", drop(STATE, "cpu_x86_update_cr4(env, env->cr[4]);"),
+             (f"{BARE}[split-smap-kvm-tcg]", f"{BARE}[split-umip-kvm-tcg]")),
+    Mutation(11, "the x87 control word does not reach softfloat", drop(STATE, "update_fp_status(env);"),
+             (f"{BARE}[split-x87-round-kvm-tcg]",)),
+    Mutation(11, "MXCSR does not reach softfloat", drop(STATE, "update_mxcsr_status(env);"), (f"{BARE}[split-sse-round-kvm-tcg]",)),
+    Mutation(11, "softfloat's flags do not reach MXCSR", drop(STATE, "update_mxcsr_from_sse_status(env);"),
+             (f"{BARE}[split-sse-flags-tcg-kvm]",)),
+    Mutation(13, "TCG's TSC does not take KVM's offset",
+             (("target/i386/hybrid/hybrid-state.c", "ret = tsc_offset_ioctl(cs, KVM_GET_DEVICE_ATTR, &env->tsc_offset);", "ret = 0;"),),
+             (f"{BARE}[split-tsc-kvm-tcg]",)),
+    Mutation(15, "translations are kept", (("accel/hybrid/hybrid-switch.c", "    tb_flush(cpu);", "    (void)cpu;"),),
+             (f"{BARE}[split-smc-kvm-tcg]", f"{BARE}[split-smc-dma-kvm-tcg]")),
+    Mutation(15, "TLBs are kept", drop(STATE, "tlb_flush(cs);"), (f"{BARE}[split-tlb-tcg-kvm-tcg]", f"{BARE}[split-pt-bits-kvm-tcg]")),
+    Mutation(16, "ioeventfds are not signalled in tcg", (("system/memory.c", "if (!kvm_in_use() &&", "if (!kvm_enabled() &&"),),
+             (f"{BARE}[split-ioeventfd-kvm-tcg]",)),
+    Mutation(17, "breakpoints are not rebuilt", drop(STATE, "rebuild_breakpoints(cs);"), (f"{BARE}[split-dr-fire-tcg-kvm-tcg]",)),
+    Mutation(18, "out-of-range CPUID leaves differ",
+             (("target/i386/cpu.c", "if (hybrid_enabled() && !x86_hybrid_cpuid_leaf(env, &index)) {",
+               "if (false && !x86_hybrid_cpuid_leaf(env, &index)) {"),),
+             (f"{BARE}[split-cpuid-kvm-tcg]",)),
+    Mutation(20, "migration is not blocked in tcg",
+             (("accel/hybrid/hybrid-switch.c", "(mode == HYBRID_MODE_TCG && !block_migration(errp))", "(false && !block_migration(errp))"),),
+             ("test_blockers.py::test_migration_and_snapshots_in_tcg",)),
+    Mutation(23, "a halted vCPU runs on in kvm", ((STATE, "if (hybrid_kernel_apic && cs->halted) {", "if (false) {"),),
+             (f"{BARE}[split-sipi-tcg-kvm]",)),
+    Mutation(23, "routes are not put into the kernel again",
+             (("hw/i386/kvm/hybrid-apic.c", "ioapic_sync_kvm_routes();", "/* mutation */"),), (f"{BARE}[split-ioapic-route-tcg-kvm]",)),
+)  # fmt: skip
+
+
+def apply(source: pathlib.Path, edits: tuple[tuple[str, str, str], ...]) -> dict[pathlib.Path, str]:
+    """Make the edits; answers the original texts."""
+    originals: dict[pathlib.Path, str] = {}
+    for name, old, new in edits:
+        path = source / name
+        text = path.read_text()
+        if old not in text:
+            restore(originals)
+            raise SystemExit(f"{name} has no text {old!r}: the table of mutations is out of date")
+        originals.setdefault(path, text)
+        path.write_text(text.replace(old, new, 1))
+    return originals
+
+
+def restore(originals: dict[pathlib.Path, str]) -> None:
+    for path, text in originals.items():
+        path.write_text(text)
+
+
+def build(folder: pathlib.Path) -> tuple[bool, str]:
+    done = subprocess.run(["nice", "ninja", "-C", str(folder), "qemu-system-x86_64"], capture_output=True, text=True, check=False)
+    return done.returncode == 0, done.stdout[-1500:]
+
+
+def run_test(binary: pathlib.Path, tests: tuple[str, ...]) -> tuple[bool, str]:
+    """Answers whether any of the tests failed, and what was said."""
+    environment = dict(os.environ, HYBRID_QEMU=str(binary))
+    targets = [str(HERE / test) for test in tests]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "--tb=line", "-p", "no:cacheprovider", *targets],
+        cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"pytest ended with {done.returncode} for {tests}: {done.stdout[-2000:]}{done.stderr[-500:]}")
+    return done.returncode == 1, last
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", type=pathlib.Path, help="QEMU tree with the series")
+    parser.add_argument("--build", type=pathlib.Path, help="its build folder")
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of mutations, see --list")
+    parser.add_argument("--list", action="store_true")
+    chosen = parser.parse_args()
+    wanted = [(n, m) for n, m in enumerate(MUTATIONS) if not chosen.only or n in chosen.only]
+    if chosen.list or not chosen.source or not chosen.build:
+        for number, mutation in wanted:
+            print(f"{number:3} pitfall {mutation.pitfall:2} {mutation.what}: {' '.join(mutation.tests)}")
+        return 0
+    survived = 0
+    for number, mutation in wanted:
+        started = time.monotonic()
+        originals = apply(chosen.source, mutation.edits)
+        try:
+            built, said = build(chosen.build)
+            if built:
+                caught, said = run_test(chosen.build / "qemu-system-x86_64", mutation.tests)
+                result = "caught" if caught else "SURVIVED"
+            else:
+                result = "DOES NOT BUILD"
+        finally:
+            restore(originals)
+        survived += result != "caught"
+        took = time.monotonic() - started
+        print(f"{number:3} pitfall {mutation.pitfall:2} {result:14} {took:4.0f} s  {mutation.what}: {' '.join(mutation.tests)}: {said}", flush=True)
+    build(chosen.build)
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
