@@ -65,7 +65,7 @@ POINTS = (
     Case("cr0-ts", (10,)),
     Case("dr", (17,)),
     # Never armed in kvm: the outer emulator of a lab host dies of it (README.md).
-    Case("dr-fire", (17,), paths=("tcg", "tcg-kvm-tcg")),
+    Case("dr-fire", (17,), paths=("tcg-kvm-tcg",)),
     Case("ring3-io", (2,), waits=(POLL,), calibrate="any"),
     Case("ring3-spin", (2,), waits=(SPIN,), calibrate="end"),
     # memory

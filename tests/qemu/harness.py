@@ -133,7 +133,9 @@ class LabHost:
 
     def packages(self) -> None:
         """The libraries and firmware that the binary needs; an installed role's packages are used if they are there."""
-        missing = [p for p in RUN_TIME_PACKAGES if not self.run(f"dpkg-query -W -f '${{Status}}' {p} 2>/dev/null | grep ' installed' || true")]
+        installed = self.run("dpkg-query -W -f '${Package} ${Status}\\n' | grep ' installed$' | cut -d' ' -f1").split()
+        # Debian 13 renamed some for their 64-bit time: either name will do.
+        missing = [p for p in RUN_TIME_PACKAGES if p not in installed and f"{p}t64" not in installed]
         if missing:
             install = "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends " + " ".join(missing)
             self.run(f"({install} || (apt-get update && {install})) >/var/log/hq-apt.log 2>&1", timeout=900)
