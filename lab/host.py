@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from lab import outer, probe
+from lab import outer, probe, tsc
 from lab.config import MEMORY_MIB, Lab
 from lab.errors import LabError
 from lab.image import Image, ensure_image
@@ -23,8 +23,8 @@ from lab.process import last_lines, need
 from lab.progress import say
 from lab.ssh import remote
 
-BOOT_TIMEOUT = 300.0
-LOCK_TIMEOUT = 900.0
+BOOT_TIMEOUT = 600.0
+LOCK_TIMEOUT = 2400.0
 STOP_TIMEOUT = 15.0
 
 
@@ -109,7 +109,8 @@ def _start(lab: Lab, image: Image, accelerator: str) -> None:
     state = {"distro": lab.distro, "image": image.key, "accelerator": accelerator, "started": str(int(time.time()))}
     lab.state_file.write_text(json.dumps(state, indent=2) + "\n")
     say(lab.name, f"starting {lab.distro} with {accelerator}")
-    command = outer.command_line(lab, accelerator, str(image.disk), str(image.kernel), str(image.initrd))
+    tsc_khz = tsc.measure() if accelerator == "tcg" else None
+    command = outer.command_line(lab, accelerator, str(image.disk), str(image.kernel), str(image.initrd), tsc_khz)
     # The disk's changes go to an unlinked file; it belongs into the cache, not into a /tmp that may be memory.
     done = subprocess.run(
         command, env={**os.environ, "TMPDIR": str(lab.folder)}, capture_output=True, text=True, timeout=60, check=False

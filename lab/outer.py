@@ -6,8 +6,10 @@ from __future__ import annotations
 from lab.config import MEMORY_MIB, VCPUS, Lab
 
 # Emulation of AMD's virtualization extension with nested paging makes a real kvm_amd work inside.
+# No CMPXCHG16B: QEMU 7.2 leaves garbage in EFLAGS after it, an interrupt in the right moment stores that, and the IRET that
+# loads it again ends the lab host in a double fault (its kernel's memory allocator uses the instruction all the time).
 ACCELERATORS = {
-    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"],
+    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt,-cx16"],
     "kvm": ["-accel", "kvm", "-cpu", "host"],
 }
 # Emulated CPUs may stand still for long: no false alarms about it. The clock is the TSC, the cheapest to emulate.
@@ -22,11 +24,15 @@ def process_name(lab: Lab) -> str:
     return f"hybrid-{lab.name},debug-threads=on"
 
 
-def command_line(lab: Lab, accelerator: str, disk: str, kernel: str, initrd: str) -> list[str]:
+def command_line(
+    lab: Lab, accelerator: str, disk: str, kernel: str, initrd: str, tsc_khz: int | None = None
+) -> list[str]:
     """Return the argument list of QEMU for a lab host.
 
     accelerator is a key of ACCELERATORS. The disk is never written to: changes live as long as the process.
+    tsc_khz is what the kernel is told about the TSC that it would measure badly under emulation.
     """
+    tsc = f" tsc_early_khz={tsc_khz}" if tsc_khz else ""
     return [
         "qemu-system-x86_64",
         *("-name", process_name(lab)),
@@ -35,7 +41,7 @@ def command_line(lab: Lab, accelerator: str, disk: str, kernel: str, initrd: str
         *("-smp", str(VCPUS), "-m", str(MEMORY_MIB)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
         *("-kernel", kernel, "-initrd", initrd),
-        *("-append", f"{KERNEL_ARGUMENTS} systemd.hostname={lab.name}"),
+        *("-append", f"{KERNEL_ARGUMENTS}{tsc} systemd.hostname={lab.name}"),
         *("-drive", f"file={disk},format=raw,if=none,id=root,snapshot=on,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-pci,drive=root"),
         *("-netdev", f"user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:{lab.ssh_port}-:22"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import inventory, outer
+from lab import inventory, outer, tsc
 from lab.config import Lab, cache_root, lab_from
 from lab.errors import LabError
 
@@ -48,7 +48,7 @@ def test_bad_distro() -> None:
     assert str(error.value) == "LAB_DISTRO='sarge': known are bookworm, trixie"
 
 
-@pytest.mark.parametrize(("accelerator", "expected"), [("tcg", "max,+svm,+npt"), ("kvm", "host")])
+@pytest.mark.parametrize(("accelerator", "expected"), [("tcg", "max,+svm,+npt,-cx16"), ("kvm", "host")])
 def test_command_line(accelerator: str, expected: str) -> None:
     arguments = outer.command_line(Lab(3, "bookworm", CACHE), accelerator, "/disk", "/kernel", "/initrd")
     assert arguments[arguments.index("-cpu") + 1] == expected
@@ -70,3 +70,9 @@ def test_inventories_agree() -> None:
     assert variables["ansible_port"] == 10222
     assert variables["ansible_python_interpreter"] == "/usr/bin/python3"
     assert "UserKnownHostsFile=/cache/lab/2/known_hosts" in variables["ansible_ssh_common_args"]
+
+
+def test_frequency_is_the_median_of_samples() -> None:
+    assert tsc.kilohertz([(250_000_000, 100_000_000), (251_000_000, 100_000_000), (10, 100_000_000)]) == 2_500_000
+    arguments = outer.command_line(Lab(0, "bookworm", CACHE), "tcg", "/disk", "/kernel", "/initrd", 2_500_000)
+    assert " tsc_early_khz=2500000 " in arguments[arguments.index("-append") + 1]
