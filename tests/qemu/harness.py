@@ -2,7 +2,7 @@
 """Starts QEMU on a lab host (or here), talks to it, and explains what went wrong. No test belongs here.
 
 Environment:
-  HYBRID_QEMU        the binary to test (default: the newest artifact in the cache)
+  HYBRID_QEMU        the binary to test (default: the latest artifact in the cache)
   HYBRID_TEST_HOST   lab (default) or local
   LAB                number of the lab host (default 1: 0 is the one of `make lab`)
   HYBRID_TEST_SEED   seed of all random choices (default: drawn, and printed on failure)
@@ -186,13 +186,13 @@ Host = LocalHost | LabHost
 
 
 def find_binary() -> pathlib.Path:
-    """The QEMU under test: HYBRID_QEMU, or the one in the newest artifact of the cache."""
+    """The QEMU under test: HYBRID_QEMU, or the one in the latest artifact of the cache."""
     if os.environ.get("HYBRID_QEMU"):
         return pathlib.Path(os.environ["HYBRID_QEMU"])
-    found = sorted(CACHE.glob("artifacts/*/hybrid-qemu-*.tar.gz"), key=lambda p: p.stat().st_mtime)
+    found = list((CACHE / "artifacts" / "latest").glob("hybrid-qemu-*.tar.gz"))
     if not found:
-        raise Unexpected(f"no QEMU to test: set HYBRID_QEMU, or build one with `make build` (looked in {CACHE}/artifacts)")
-    unpacked = CACHE / "tests" / found[-1].parent.name / "qemu-system-x86_64"
+        raise Unexpected(f"no QEMU to test: set HYBRID_QEMU, or build one with `make build` (looked in {CACHE}/artifacts/latest)")
+    unpacked = CACHE / "tests" / found[-1].parent.resolve().name / "qemu-system-x86_64"
     if not unpacked.exists():
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(found[-1]) as archive:

@@ -440,14 +440,17 @@ TEST(pit, "pit", "at", 1)
     outb(0x40, 0);
     u32 a = pit_count();
     at("pit");
-    u32 b = pit_count();
-    u64 h0 = hpet_ns();
-    wait_ns(10 * MS);
-    u32 c = pit_count();
-    u64 ns = hpet_ns() - h0;
-    u32 want = ns * 1193 / 1000000, got = (b - c) & 0xffff;
-    note("PIT %u %u %u", a, b, c);
-    if (ns < 50 * MS) {
-        check(got > want * 8 / 10 && got < want * 12 / 10 + 2000, "PIT counts in 10 ms", got, want);
+    /* A loaded host may stop us between the readings of the two clocks: wrong only if it is wrong each time. */
+    u32 b = 0, c = 0;
+    u64 got = 0, want = 1;
+    for (int try = 0; try < 8 && !(got > want * 8 / 10 && got < want * 12 / 10); try++) {
+        b = pit_count();
+        u64 h0 = hpet_ns();
+        wait_ns(10 * MS);
+        c = pit_count();
+        want = (hpet_ns() - h0) * 1193 / 1000000;
+        got = (b - c) & 0xffff;
     }
+    note("PIT %u %u %u", a, b, c);
+    check(got > want * 8 / 10 && got < want * 12 / 10, "PIT counts in 10 ms", got, want);
 }
