@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make targets that documents name exist, and each target says what it is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from documents import ROOT, documents, text, tracked
+
+RULE = re.compile(r"^([a-z][a-z0-9-]*):(?:[^=#]*)(?:## (.*))?$", re.MULTILINE)
+# `make lab LAB=1`, make build qemu-test: words up to the first that is no target's name
+COMMAND = re.compile(r"(?:`|^|\$ |&& )make((?: [a-z][a-z0-9-]*)+)", re.MULTILINE)
+
+
+def targets() -> dict[str, str]:
+    return {name: said or "" for name, said in RULE.findall(text("Makefile"))}
+
+
+@pytest.mark.parametrize("name", documents())
+def test_targets_in_documents_exist(name: str) -> None:
+    used = {word for words in COMMAND.findall(text(name)) for word in words.split()}
+    assert used <= set(targets()), f"{name} names {sorted(used - set(targets()))}"
+
+
+def test_phony_and_described() -> None:
+    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", text("Makefile"), re.MULTILINE)
+    assert phony
+    assert set(phony[1].replace("\\", " ").split()) == set(targets())
+    assert [name for name, said in targets().items() if not said] == []
+
+
+def test_what_targets_call_exists() -> None:
+    for tool in re.findall(r"^\t@?(tools/\S+)", text("Makefile"), re.MULTILINE):
+        assert tool in tracked(), tool
+        assert (ROOT / tool).stat().st_mode & 0o111, f"{tool} cannot be executed"
+
+
+def test_order_of_make_test() -> None:
+    """The README's test command runs what the documents say it runs."""
+    found = re.search(r"^test:.*\n\ttools/stages (.*)$", text("Makefile"), re.MULTILINE)
+    assert found
+    assert set(found[1].split()) <= set(targets())
+    ladder = set(re.findall(r"^\| `make ([a-z-]+)`", text("CONTRIBUTING.md"), re.MULTILINE))
+    assert ladder == {*found[1].split(), "patches-build", "test"}
