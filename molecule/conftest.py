@@ -82,7 +82,8 @@ def hypervisor(host: Any) -> Hypervisor:
 
 def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook on the lab host, as a user would."""
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    # molecule forces colours, and that would win over ANSIBLE_NOCOLOR
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
     limit = f"--limit=lab{os.environ.get('LAB') or '0'},localhost"
     words = ["ansible-playbook", f"--inventory={TOP}/inventories/lab", limit, *arguments, name]
     return subprocess.run(words, cwd=TOP, env=environment, capture_output=True, text=True, check=False)
