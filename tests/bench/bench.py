@@ -36,7 +36,7 @@ def boot(host: harness.LabHost, binary: str, linux: tuple[str, str], memory_mib:
     vm = harness.Vm(
         host, binary,
         ["-accel", "hybrid,kernel-irqchip=split", "-machine", "pc,smm=off", "-cpu", test_linux.cpu_model(), "-m", str(memory_mib),
-         "-kernel", linux[0], "-initrd", linux[1], "-append", "console=ttyS0 loglevel=4 panic=-1 nowatchdog hc.workers=0"],
+         "-kernel", linux[0], "-initrd", linux[1], "-append", "console=ttyS0 no_timer_check loglevel=4 panic=-1 nowatchdog hc.workers=0"],
         mode="kvm", seed=0,
     )  # fmt: skip
     vm.wait_line(r"READY vcpus=1", 300, fatal=test_linux.FATAL)

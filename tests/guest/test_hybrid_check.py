@@ -46,7 +46,7 @@ def command(guest: Guest, disk: Path, options: str, vcpus: int = 2) -> list[str]
         *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(vcpus), "-m", "256"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(guest.kernel), "-initrd", str(guest.initrd)),
-        *("-append", f"console=ttyS0 loglevel=4 panic=-1 {options}"),
+        *("-append", f"console=ttyS0 no_timer_check loglevel=4 panic=-1 {options}"),
         *("-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"),
     ]
 

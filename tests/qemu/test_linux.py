@@ -43,7 +43,7 @@ def boot(host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus:
         host, binary,
         ["-accel", accel, "-machine", machine, "-cpu", cpu_model(), "-smp", str(cpus), "-m", "256",
          "-kernel", linux[0], "-initrd", linux[1],
-         "-append", f"console=ttyS0 loglevel=4 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_timeout=300 hc.workers={cpus}",
+         "-append", f"console=ttyS0 no_timer_check loglevel=4 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_timeout=300 hc.workers={cpus}",
          "-drive", f"file={disk},format=raw,if=virtio,cache=writeback"],
         mode=mode, seed=seed,
     )  # fmt: skip
