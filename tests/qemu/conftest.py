@@ -11,7 +11,7 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import harness  # noqa: E402
+import harness
 
 
 def pytest_report_header() -> str:

@@ -293,9 +293,9 @@ class Console:
         with self.changed:
             at = since
             while True:
-                for at in range(at, len(self.lines)):
-                    if match(self.lines[at][1]):
-                        return at, self.lines[at][1]
+                for number in range(at, len(self.lines)):
+                    if match(self.lines[number][1]):
+                        return number, self.lines[number][1]
                 at = max(since, len(self.lines))
                 left = deadline - time.monotonic()
                 if left <= 0 or self.closed:
