@@ -24,6 +24,7 @@ class Case:
     # mode at their "start", at their "end" or as "any" step are skipped.
     calibrate: str = ""
     paths: tuple[str, ...] = ()  # only these; none: all
+    open: str = ""  # a failure that is known and not mended yet: reported as an expected one
     real: bool = False  # only on hosts that are not emulated themselves: an emulated one dies of it (README.md)
 
 
@@ -106,7 +107,7 @@ POINTS = (
 )
 STORMS = (
     storm("fpu-storm", 1, 9, 11),
-    storm("single-step", 17, calibrate="any"),
+    storm("single-step", 17, calibrate="any", open="#DB arrives within its own handler in kvm after tcg was left while TF was set"),
     storm("exceptions", 7, switches=40),
     storm("ring3-storm", 2, 7, switches=40),
     storm("smc-cross", 15, cpus=2),
