@@ -64,6 +64,14 @@ def after(beats: Sequence[Beat], sequence: int) -> list[Beat]:
     return [beat for beat in beats if beat.sequence >= sequence]
 
 
+def around(beats: Sequence[Beat], real_ms: float, after_ms: float = 2000) -> list[Beat]:
+    """Return the beats from the last one before a moment (by the guest's clock) to the first one some time after it."""
+    before = [beat for beat in beats if beat.real_ms < real_ms]
+    later = [beat for beat in beats if beat.real_ms >= real_ms]
+    count = next((index for index, beat in enumerate(later) if beat.real_ms >= real_ms + after_ms), len(later)) + 1
+    return before[-1:] + later[:count]
+
+
 def missed(beats: Sequence[Beat], period_ms: int = PERIOD_MS) -> int:
     """Return how many heartbeats did not come in time between the first and the last of these, by the guest's clock."""
     pairs = zip(beats, beats[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.heartbeat import Beat, after, clock_shift_ms, lost, missed, read_console
+from lab.heartbeat import Beat, after, around, clock_shift_ms, lost, missed, read_console
 
 
 def line(sequence: int, mono: int, errors: int = 0) -> str:
@@ -53,3 +53,12 @@ def test_clock_shift_is_what_stays() -> None:
     assert clock_shift_ms([beat(time, time, time + 7000 + (300 if time == 2500 else 0)) for time in times]) == 0
     assert clock_shift_ms([beat(time, time, time + (40 if time > 4000 else 0)) for time in times]) == 40
     assert clock_shift_ms([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [(1200, [2, 3, 4, 5, 6, 7]), (-5, [0, 1, 2, 3, 4]), (4600, [9]), (3900, [7, 8, 9])],
+)
+def test_around(moment: int, expected: list[int]) -> None:
+    beats = [beat(index, index * 500, index * 500) for index in range(10)]
+    assert [item.sequence for item in around(beats, moment)] == expected
