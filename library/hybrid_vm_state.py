@@ -172,7 +172,10 @@ class VmState:
 def main():
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     try:
-        module.exit_json(**VmState(module).run())
+        state = VmState(module)
+        with state.host.alone():
+            result = state.run()
+        module.exit_json(**result)
     except HybridError as error:
         module.fail_json(msg=str(error))
     except OSError as error:

@@ -7,12 +7,16 @@ out, predicts exactly what a run does.  Switching modes does not belong here: th
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import grp
 import json
 import os
 import pwd
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -23,6 +27,9 @@ from .paths import GROUP, Paths, unit_name
 USER = "hybrid-qemu"
 UNIT_DIR = "/etc/systemd/system"
 DROP_IN = "50-hybrid-vm.conf"
+#: How long to wait for another run on the same host, which may be starting slow VMs.
+LOCK_LIMIT_S = 300.0
+_LOCK_POLL_S = 0.2
 QEMU_IMG = "/opt/hybrid-vmm/current/bin/qemu-img"
 #: Keys of a definition that a running QEMU need not be told.
 _NO_RESTART = ("expected_mode",)
@@ -259,6 +266,32 @@ class Host:
         self._run = run
         self._paths = paths or Paths()
         self._unit_dir = unit_dir
+
+    @contextlib.contextmanager
+    def alone(self, seconds: float = LOCK_LIMIT_S) -> Iterator[None]:
+        """Keep other runs away from the VMs of this host; nothing is left behind when this process dies.
+
+        :raises ProvisionError: another run takes too long, or the host is not prepared.
+        """
+        folder, end = self._paths.definitions, time.monotonic() + seconds
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError as exc:
+            raise ProvisionError(f"{folder} does not exist: role hybrid_host prepares a host for VMs") from exc
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise ProvisionError(
+                            f"another run has been changing the VMs of this host for more than {seconds:g} s: try again when it has ended"
+                        ) from None
+                time.sleep(_LOCK_POLL_S)
+            yield
+        finally:
+            os.close(descriptor)
 
     # ---- observe
 

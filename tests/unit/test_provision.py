@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybrid_vmm.items import plan
-from hybrid_vmm.provision import Consent, ConsentMissing, Observed, ProvisionError, decide, difference, sandbox_text
+from hybrid_vmm.paths import Paths
+from hybrid_vmm.provision import Consent, ConsentMissing, Host, Observed, ProvisionError, decide, difference, sandbox_text
 
 ALL = Consent(restart=True, remove=True, disk_removal=True)
 DISK = "/var/lib/hybrid-vmm/web1/root.qcow2"
@@ -144,3 +146,26 @@ def test_seed_that_is_not_there_is_built() -> None:
     item = entry(seed={"user_data": {}})
     assert decide(item, as_wanted(item, seed_exists=False), Consent()).seed
     assert not decide(item, as_wanted(item), Consent()).changed
+
+
+def nothing(*_words: Any, **_options: Any) -> tuple[int, str, str]:
+    raise AssertionError("no program is to be run")
+
+
+def test_two_runs_at_once(tmp_path: Path) -> None:
+    (tmp_path / "vms").mkdir()
+    paths = Paths(config_dir=str(tmp_path))
+    with Host(nothing, paths).alone():
+        with pytest.raises(ProvisionError) as caught, Host(nothing, paths).alone(0.3):
+            pass
+        assert str(caught.value) == (
+            "another run has been changing the VMs of this host for more than 0.3 s: try again when it has ended"
+        )
+    with Host(nothing, paths).alone(0.3):
+        pass
+
+
+def test_host_that_is_not_prepared(tmp_path: Path) -> None:
+    with pytest.raises(ProvisionError) as caught, Host(nothing, Paths(config_dir=str(tmp_path))).alone():
+        pass
+    assert str(caught.value) == f"{tmp_path}/vms does not exist: role hybrid_host prepares a host for VMs"
