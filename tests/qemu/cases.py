@@ -28,8 +28,8 @@ class Case:
     real: bool = False  # only on hosts that are not emulated themselves: an emulated one dies of it (README.md)
 
 
-def storm(name: str, *pitfalls: int, cpus: int = 1, args: tuple[int, ...] = (0,), switches: int = 25, **more: str) -> Case:
-    return Case(name, pitfalls, args, (POLL,), cpus, True, switches, **more)
+def storm(name: str, *pitfalls: int, cpus: int = 1, args: tuple[int, ...] = (0,), switches: int = 25, calibrate: str = "", open: str = "") -> Case:
+    return Case(name, pitfalls, args, (POLL,), cpus, True, switches, calibrate, open=open)
 
 
 POINTS = (

@@ -29,14 +29,10 @@ from collections.abc import Callable
 from typing import Any
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
-CACHE = pathlib.Path(
-    os.environ.get("HYBRID_VMM_CACHE")
-    or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "hybrid-vmm"
-)
+CACHE = pathlib.Path(os.environ.get("HYBRID_VMM_CACHE") or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "hybrid-vmm")
 OTHER = {"kvm": "tcg", "tcg": "kvm"}
 RUN_TIME_PACKAGES = (
-    "seabios qemu-system-data ipxe-qemu libglib2.0-0 libslirp0 libpixman-1-0 libfdt1 liburing2 libseccomp2 "
-    "libcap-ng0 libnuma1 zlib1g libzstd1"
+    "seabios qemu-system-data ipxe-qemu libglib2.0-0 libslirp0 libpixman-1-0 libfdt1 liburing2 libseccomp2 libcap-ng0 libnuma1 zlib1g libzstd1"
 ).split()
 FIRMWARE = "/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu"
 
@@ -101,9 +97,7 @@ class LabHost:
         for key, value in options.items():
             self.ssh += ["-o", f"{key}={value}"]
         self.target = "root@127.0.0.1"
-        subprocess.run(
-            [*self.ssh, "-o", "ControlMaster=yes", "-fN", self.target], check=True, timeout=120, stdin=subprocess.DEVNULL
-        )
+        subprocess.run([*self.ssh, "-o", "ControlMaster=yes", "-fN", self.target], check=True, timeout=120, stdin=subprocess.DEVNULL)
         self.run(f"mkdir -p {self.folder} && (modprobe kvm-amd || modprobe kvm-intel)")
         self.emulated = bool(self.run("grep -l 'QEMU TCG' /proc/cpuinfo || true").strip())
         self.packages()
@@ -158,9 +152,7 @@ class LabHost:
 
     def spawn(self, argv: list[str], stderr: pathlib.Path) -> subprocess.Popen[bytes]:
         with stderr.open("wb") as log:
-            return subprocess.Popen(
-                [*self.ssh, self.target, "exec " + shlex.join(argv)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            return subprocess.Popen([*self.ssh, self.target, "exec " + shlex.join(argv)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def socket(self, path: str) -> str:
         """A local socket which is the remote one at path."""

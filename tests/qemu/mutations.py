@@ -65,7 +65,7 @@ MUTATIONS = (
              (f"{BARE}[tsc-split-kvm-tcg]",)),
     Mutation(15, "translations are kept", (("accel/hybrid/hybrid-switch.c", "    tb_flush(cpu);", "    (void)cpu;"),),
              (f"{BARE}[smc-split-kvm-tcg]", f"{BARE}[smc-dma-split-kvm-tcg]")),
-    Mutation(15, "TLBs are kept", drop(STATE, "tlb_flush(cs);"), (f"{BARE}[tlb-split-tcg-kvm-tcg]", f"{BARE}[pt-bits-split-kvm-tcg]")),
+    Mutation(15, "TLBs are kept", drop(STATE, "tlb_flush(cs);"), (f"{BARE}[tlb-split-kvm-tcg]", f"{BARE}[pt-bits-split-kvm-tcg]")),
     Mutation(16, "ioeventfds are not signalled in tcg", (("system/memory.c", "if (!kvm_in_use() &&", "if (!kvm_enabled() &&"),),
              (f"{BARE}[ioeventfd-split-kvm-tcg]",)),
     Mutation(17, "breakpoints are not rebuilt", drop(STATE, "rebuild_breakpoints(cs);"), (f"{BARE}[dr-fire-split-kvm-tcg]",)),

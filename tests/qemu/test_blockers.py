@@ -54,7 +54,7 @@ def test_vhost_refused(host, binary, seed):
     assert "'vhost'" in text
     vm = Vm(host, binary, ["-accel", "hybrid", *BASE], mode="kvm", seed=seed, serial=False)
     try:
-        vm.qmp.run("device_add", {"driver": "vhost-vsock-pci", "id": "v", "guest-cid": "78"})
+        vm.qmp.run("device_add", {"driver": "vhost-vsock-pci", "id": "v", "guest-cid": 78})
         assert [b["name"] for b in vm.qmp.run("query-hybrid")["blockers"]] == ["vhost"]
         with pytest.raises(QmpError, match="switch to 'tcg' blocked by 'vhost'"):
             vm.set_mode("tcg")

@@ -81,9 +81,7 @@ def test_query(vm):
     # The host's clock and this one's may differ by minutes, not by days.
     assert abs(info["since-us"] - started) < 86_400e6
     last = info["last-switch"]
-    assert {k: last[k] for k in ("before", "after", "pause-us", "phases")} == {
-        k: answer[k] for k in ("before", "after", "pause-us", "phases")
-    }
+    assert {k: last[k] for k in ("before", "after", "pause-us", "phases")} == {k: answer[k] for k in ("before", "after", "pause-us", "phases")}
     later = vm.qmp.run("query-hybrid")
     assert later["since-us"] == info["since-us"]
     assert later["time"]["kvm-us"] == info["time"]["kvm-us"]

@@ -27,9 +27,7 @@ def linux(host) -> tuple[str, str]:
     """Paths of the kernel and the initramfs on the host."""
     if not isinstance(host, LabHost):
         pytest.skip("a Linux guest is booted under KVM, in a lab host")
-    said = subprocess.run(
-        [sys.executable, "-m", "lab", "guest"], cwd=REPO, capture_output=True, text=True, timeout=1500, check=False
-    )
+    said = subprocess.run([sys.executable, "-m", "lab", "guest"], cwd=REPO, capture_output=True, text=True, timeout=1500, check=False)
     if said.returncode:
         pytest.fail(f"the guest was not built: {said.stderr[-2000:]}", pytrace=False)
     folder = pathlib.Path(said.stdout.strip().splitlines()[-1])
