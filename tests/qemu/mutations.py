@@ -120,6 +120,8 @@ def run_test(binary: pathlib.Path, tests: tuple[str, ...]) -> tuple[bool, str]:
         raise SystemExit(f"pytest ended with {done.returncode} for {tests}: {done.stdout[-2000:]}{done.stderr[-500:]}")
     if done.returncode == 0 and "passed" not in last:
         last += " (skipped on this host)"
+    if " error" in last:
+        raise SystemExit(f"the test itself did not run: {done.stdout[-3000:]}")
     return done.returncode == 1, last
 
 
