@@ -107,7 +107,7 @@ POINTS = (
 )
 STORMS = (
     storm("fpu-storm", 1, 9, 11),
-    storm("single-step", 17, calibrate="any", open="#DB arrives within its own handler in kvm after tcg was left while TF was set"),
+    storm("single-step", 17, 12, calibrate="any"),
     storm("exceptions", 7, switches=40),
     storm("ring3-storm", 2, 7, switches=40),
     storm("smc-cross", 15, cpus=2),

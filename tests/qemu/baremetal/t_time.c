@@ -321,7 +321,7 @@ static void rescue_handler(struct regs *r)
 /* arg 0: LAPIC one-shot; 1: PIT through the IOAPIC; 2: self-IPI, pending before sti. */
 TEST(sti_hlt, "sti-hlt", "storm", 1)
 {
-    u64 rounds = 0, lost = 0, hz = apic_timer_hz();
+    u64 rounds = 0, lost = 0, repeated = 0, hz = apic_timer_hz();
     handlers[0x41] = wake_handler;
     handlers[0x43] = rescue_handler;
     early = 0;
@@ -355,8 +355,14 @@ TEST(sti_hlt, "sti-hlt", "storm", 1)
         while (ticks == before && rescues < 100) {
             asm volatile("sti\n .globl after_sti\n after_sti:\n hlt\n .globl after_hlt\n after_hlt:\n cli" ::: "memory");
         }
-        check(ticks - before == 1, "wake-ups of one timer", ticks - before, 1);
-        if (ticks - before != 1 && ++lost > 2) {
+        /*
+         * The kernel does not tell whether an expired one-shot timer's interrupt was delivered: a switch out of kvm at that
+         * moment repeats it once rather than lose it.
+         */
+        u32 most = arg == 0 ? 2 : 1;
+        repeated += ticks - before == 2;
+        check(ticks - before >= 1 && ticks - before <= most, "wake-ups of one timer", ticks - before, 1);
+        if ((ticks == before || ticks - before > most) && ++lost > 2) {
             break;
         }
         rounds++;
@@ -366,7 +372,8 @@ TEST(sti_hlt, "sti-hlt", "storm", 1)
         note("interrupts between sti and hlt: %lu", early);
     }
     check(early <= 3, "interrupts between sti and hlt", early, 0);
-    note("rounds %lu", rounds);
+    check(repeated <= 100, "timers whose interrupt came twice", repeated, 0);
+    note("rounds %lu, timers whose interrupt came twice %lu", rounds, repeated);
 }
 
 /* ---- the interrupt shadow itself, made dense: an IPI storm from the other processor against sti; nop; cli ---- */
