@@ -102,7 +102,7 @@ def test_debugger(host, binary, seed, goodbye):
             assert time.monotonic() < deadline, "gdb is attached and no blocker appears"
             time.sleep(0.1)
         assert "gdb" in [blocker["name"] for blocker in vm.qmp.run("query-hybrid")["blockers"]]
-        with pytest.raises(QmpError, match="switch to 'tcg' blocked by '(gdb|runstate)'"):
+        with pytest.raises(QmpError, match=r"switch to 'tcg' blocked by '(gdb|runstate)'"):
             vm.set_mode("tcg")
         host.run(f"touch {leave}")
         deadline = time.monotonic() + 30
