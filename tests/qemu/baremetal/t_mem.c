@@ -268,6 +268,8 @@ TEST(a20, "a20", "at", 1)
 static volatile u64 atomic_add, atomic_cas, atomic_xchg16[2] __attribute__((aligned(16)));
 static volatile u32 atomic_stop;
 static volatile u64 atomic_other;
+/* Emulated lab hosts hide CMPXCHG16B: their outer QEMU does it wrong. */
+static u32 atomic_has_cx16;
 static void atomic_work(void)
 {
     __sync_fetch_and_add(&atomic_add, 1);
@@ -275,6 +277,8 @@ static void atomic_work(void)
     do {
         v = atomic_cas;
     } while (!__sync_bool_compare_and_swap(&atomic_cas, v, v + 1));
+    if (!atomic_has_cx16)
+        return;
     u64 lo, hi;
     u8 ok;
     do {
@@ -299,6 +303,11 @@ TEST(atomics, "atomics", "storm", 2)
     u64 n = 0;
     atomic_add = atomic_cas = atomic_xchg16[0] = atomic_xchg16[1] = 0;
     atomic_stop = 0;
+    u32 leaf1[4];
+    cpuid(1, 0, leaf1);
+    atomic_has_cx16 = leaf1[2] & (1u << 13);
+    if (!atomic_has_cx16)
+        note("no CMPXCHG16B: not checked");
     ap_run(1, atomic_runner);
     storm("atomics");
     while (!stop_requested()) {
@@ -313,7 +322,8 @@ TEST(atomics, "atomics", "storm", 2)
     n += atomic_other;
     check(atomic_add == n, "sum of lock xadd", atomic_add, n);
     check(atomic_cas == n, "sum of cmpxchg", atomic_cas, n);
-    check(atomic_xchg16[0] == n && atomic_xchg16[1] == 2 * n, "sum of cmpxchg16b", atomic_xchg16[0], n);
+    if (atomic_has_cx16)
+        check(atomic_xchg16[0] == n && atomic_xchg16[1] == 2 * n, "sum of cmpxchg16b", atomic_xchg16[0], n);
     note("operations %lu", n);
 }
 
