@@ -95,6 +95,7 @@ def test_debugger(host, binary, seed, goodbye):
         vm.set_mode("tcg")
         vm.set_mode("kvm")
         leave = f"{host.folder}/detach-{seed}"
+        host.run(f"rm -f {leave}")
         talk = f"exec 3<>/dev/tcp/127.0.0.1/{port}; printf '+$?#3f' >&3; until test -e {leave}; do sleep 0.2; done; {goodbye}; rm -f {leave}"
         client = host.spawn(["bash", "-c", talk], vm.stderr_path.with_suffix(".gdb"))
         deadline = time.monotonic() + 30

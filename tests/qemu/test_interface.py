@@ -181,7 +181,7 @@ def test_other_accelerators_refuse(host, binary, seed, accel):
             with pytest.raises(QmpError) as error:
                 vm.qmp.run(command, arguments)
             assert error.value.error_class == "GenericError"
-            assert f"accelerator is '{accel}', not 'hybrid'" in error.value.desc
-        assert f"'{accel}'" in vm.hmp("info hybrid")
+            assert f"accelerator is '{accel}', not 'hybrid'" in error.value.desc.lower()
+        assert f"'{accel}'" in vm.hmp("info hybrid").lower()
     finally:
         vm.kill()

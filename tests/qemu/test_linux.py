@@ -80,7 +80,15 @@ def no_complaints(vm: Vm) -> None:
         raise Unexpected(f"the guest complains: {bad[:5]}\n{vm.report()}")
 
 
-@pytest.mark.parametrize("name", SOAKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name != "split-4"
+        else pytest.param(name, marks=pytest.mark.skipif(not os.environ.get("HYBRID_FULL"), reason="HYBRID_FULL=1 runs it: not shown in a lab yet"))
+        for name in SOAKS
+    ],
+)
 def test_random_switches_under_load(host, binary, linux, seed, name):
     irqchip, cpus, count, machine = SOAKS[name]
     count = int(os.environ.get("HYBRID_TEST_SWITCHES", count))
@@ -114,6 +122,7 @@ def test_random_switches_under_load(host, binary, linux, seed, name):
         vm.kill()
 
 
+@pytest.mark.skipif(not os.environ.get("HYBRID_FULL"), reason="HYBRID_FULL=1 runs it: too long for every run")
 def test_long_stay_in_tcg(host, binary, linux, seed):
     """The guest keeps time and finishes heartbeats in tcg, which takes long in a lab host."""
     vm = boot(host, binary, linux, seed, accel="hybrid,kernel-irqchip=split", machine="pc,smm=off", cpus=2, mode="kvm")
