@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,10 @@ def test_a_dead_lab_host_is_found_by_its_process(tmp_path: Path) -> None:
     stand_in = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(lab.console)])
     try:
         lab.pid_file.write_text(str(stand_in.pid))
+        # The command line shows only some time after exec has succeeded.
+        deadline = time.monotonic() + 10
+        while host.pid_of(lab) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert host.pid_of(lab) == stand_in.pid
         assert host.status(lab)["answers"] is False
     finally:
