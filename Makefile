@@ -45,7 +45,7 @@ build: env ## the patched QEMU as one relocatable artifact (cached by the hash o
 	$(say)
 	ansible-playbook playbooks/build.yml $(ARGS)
 
-lab: env ## a running lab host (a VM that plays a KVM host): LAB=0 LAB_DISTRO=bookworm
+lab: build ## a running lab host (a VM that plays a KVM host): LAB=0 LAB_DISTRO=bookworm
 	$(say)
 	python -m lab up
 
@@ -76,19 +76,19 @@ patches-build: env ## build QEMU after each patch of the series (minutes each)
 	$(say)
 	tools/patches-build $(ARGS)
 
-qemu-test: env ## the test guest and the built QEMU itself, no Ansible
+qemu-test: build ## the test guest and the built QEMU itself, no Ansible
 	$(say)
 	pytest tests/guest tests/qemu $(ARGS)
 
-molecule: env ## roles and playbooks on a lab host
+molecule: build ## roles and playbooks on a lab host
 	$(say)
 	tools/molecule $(ARGS)
 
-bench: env ## measure the pause of switches, writes reports/bench.json
+bench: build ## measure the pause of switches, writes reports/bench.json
 	$(say)
 	python tests/bench/bench.py $(ARGS)
 
-soak: env ## random switches under load: ARGS='--minutes 10 --seed 1'
+soak: build ## random switches under load: ARGS='--minutes 10 --seed 1'
 	$(say)
 	tools/soak $(ARGS)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 
 from lab import host, inventory, probe
 from lab.config import Lab, cache_root, lab_from
+from lab.emulator import emulator
 from lab.errors import LabError
 from lab.guest import ensure_guest
 from lab.image import ensure_image
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(state, indent=2))
         return 0 if state["running"] else NOT_RUNNING
     elif chosen.command == "probe":
-        print(json.dumps(asdict(probe.ask(lab.cache, ensure_image(lab))), indent=2))
+        print(json.dumps(asdict(probe.ask(lab.cache, ensure_image(lab), emulator(lab.cache))), indent=2))
     elif chosen.command == "guest":
         print(ensure_guest(lab.cache, ensure_image(lab)).folder)
     elif chosen.command == "inventory":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lab import outer, probe, tsc
 from lab.config import MEMORY_MIB, Lab
+from lab.emulator import emulator
 from lab.errors import LabError
 from lab.image import Image, ensure_image
 from lab.inventory import fragment
@@ -42,7 +43,7 @@ def pid_of(lab: Lab) -> int | None:
 
 
 def state_of(lab: Lab) -> dict[str, str]:
-    """Return what the lab host was started with (distro, image, accelerator), empty when unknown."""
+    """Return what the lab host was started with (distro, image, emulator, accelerator), empty when unknown."""
     try:
         state: dict[str, str] = json.loads(lab.state_file.read_text())
     except (OSError, ValueError):
@@ -66,11 +67,12 @@ def up(lab: Lab) -> None:
     with locked(lab.folder / "lock", lab.name, LOCK_TIMEOUT):
         if pid_of(lab) is not None and _is_usable(lab):
             return
-        need("qemu-system-x86_64", "ssh")
+        need("ssh")
+        qemu = emulator(lab.cache)
         image = ensure_image(lab)
-        accelerator = probe.outer_accelerator(lab, image)
+        accelerator = probe.outer_accelerator(lab, image, qemu)
         started = time.monotonic()
-        _start(lab, image, accelerator)
+        _start(lab, image, qemu, accelerator)
         try:
             _wait_for_ssh(lab, started)
         except LabError:
@@ -100,17 +102,23 @@ def _is_usable(lab: Lab) -> bool:
     return True
 
 
-def _start(lab: Lab, image: Image, accelerator: str) -> None:
+def _start(lab: Lab, image: Image, qemu: Path, accelerator: str) -> None:
     """Start the outer QEMU; raises LabError when the machine cannot hold it."""
     _check_machine(lab)
     lab.console.write_bytes(b"")
     algorithm, key = lab.host_key.with_suffix(".pub").read_text().split()[:2]
     lab.known_hosts.write_text(f"[127.0.0.1]:{lab.ssh_port} {algorithm} {key}\n")
-    state = {"distro": lab.distro, "image": image.key, "accelerator": accelerator, "started": str(int(time.time()))}
+    state = {
+        "distro": lab.distro,
+        "image": image.key,
+        "emulator": str(qemu),
+        "accelerator": accelerator,
+        "started": str(int(time.time())),
+    }
     lab.state_file.write_text(json.dumps(state, indent=2) + "\n")
     say(lab.name, f"starting {lab.distro} with {accelerator}")
     tsc_khz = tsc.measure() if accelerator == "tcg" else None
-    command = outer.command_line(lab, accelerator, str(image.disk), str(image.kernel), str(image.initrd), tsc_khz)
+    command = outer.command_line(lab, str(qemu), accelerator, str(image.disk), str(image.kernel), str(image.initrd), tsc_khz)
     # The disk's changes go to an unlinked file; it belongs into the cache, not into a /tmp that may be memory.
     done = subprocess.run(
         command, env={**os.environ, "TMPDIR": str(lab.folder)}, capture_output=True, text=True, timeout=60, check=False

@@ -6,10 +6,8 @@ from __future__ import annotations
 from lab.config import MEMORY_MIB, VCPUS, Lab
 
 # Emulation of AMD's virtualization extension with nested paging makes a real kvm_amd work inside.
-# No CMPXCHG16B: QEMU 7.2 leaves garbage in EFLAGS after it, an interrupt in the right moment stores that, and the IRET that
-# loads it again ends the lab host in a double fault (its kernel's memory allocator uses the instruction all the time).
 ACCELERATORS = {
-    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt,-cx16"],
+    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"],
     "kvm": ["-accel", "kvm", "-cpu", "host"],
 }
 # Emulated CPUs may stand still for long: no false alarms about it. The clock is the TSC, the cheapest to emulate.
@@ -25,16 +23,16 @@ def process_name(lab: Lab) -> str:
 
 
 def command_line(
-    lab: Lab, accelerator: str, disk: str, kernel: str, initrd: str, tsc_khz: int | None = None
+    lab: Lab, emulator: str, accelerator: str, disk: str, kernel: str, initrd: str, tsc_khz: int | None = None
 ) -> list[str]:
     """Return the argument list of QEMU for a lab host.
 
-    accelerator is a key of ACCELERATORS. The disk is never written to: changes live as long as the process.
+    emulator is the path of QEMU, accelerator a key of ACCELERATORS. The disk is never written to: changes live as long as the process.
     tsc_khz is what the kernel is told about the TSC that it would measure badly under emulation.
     """
     tsc = f" tsc_early_khz={tsc_khz}" if tsc_khz else ""
     return [
-        "qemu-system-x86_64",
+        emulator,
         *("-name", process_name(lab)),
         *ACCELERATORS[accelerator],
         *("-machine", "pc,usb=off,vmport=off,hpet=off"),

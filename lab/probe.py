@@ -74,13 +74,13 @@ def refusal(device: Path = Path("/dev/kvm")) -> str:
     return "" if offers_virtualization(bytes(cpuid)) else "this machine's KVM offers its guests neither SVM nor VMX"
 
 
-def boot(guest: Guest, accelerator: str, limit: float = BOOT_LIMIT) -> str:
+def boot(guest: Guest, qemu: str, accelerator: str, limit: float = BOOT_LIMIT) -> str:
     """Boot the probe guest, return empty when a guest inside it ran, else why not.
 
-    limit is in seconds.
+    qemu is the path or name of the emulator, limit is in seconds.
     """
-    need("qemu-system-x86_64")
-    command = ["qemu-system-x86_64", *ACCELERATORS[accelerator], "-m", "256", "-nodefaults", "-no-user-config", "-no-reboot"]
+    need(qemu)
+    command = [qemu, *ACCELERATORS[accelerator], "-m", "256", "-nodefaults", "-no-user-config", "-no-reboot"]
     command += ["-display", "none", "-kernel", str(guest.kernel), "-initrd", str(guest.probe_initrd)]
     command += ["-append", "console=ttyS0 quiet panic=-1", "-serial", "stdio"]
     try:
@@ -95,7 +95,7 @@ def boot(guest: Guest, accelerator: str, limit: float = BOOT_LIMIT) -> str:
     return f"a guest in a guest did not run: {said[-1].strip() if said else 'no output'}"
 
 
-def ask(cache: Path, image: Image) -> Answer:
+def ask(cache: Path, image: Image, qemu: Path) -> Answer:
     """Return which accelerator to use, from the cache when this boot of the machine was asked before."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     kept = cache / "lab" / "probe.json"
@@ -108,21 +108,21 @@ def ask(cache: Path, image: Image) -> Answer:
         except (OSError, ValueError, TypeError):
             pass
         say("probe", "can this machine's KVM carry a lab host?")
-        why = refusal() or boot(guest, "kvm")
+        why = refusal() or boot(guest, str(qemu), "kvm")
         answer = Answer("tcg" if why else "kvm", why or "a guest in a guest ran", boot_id, guest.folder.name)
         kept.write_text(json.dumps(asdict(answer), indent=2) + "\n")
         say("probe", f"{answer.accelerator}: {answer.why}")
     return answer
 
 
-def outer_accelerator(lab: Lab, image: Image, forced: str | None = None) -> str:
+def outer_accelerator(lab: Lab, image: Image, qemu: Path, forced: str | None = None) -> str:
     """Return ``kvm`` or ``tcg`` for this lab host; LAB_ACCEL (forced) decides without asking.
 
     Raises LabError when LAB_ACCEL is neither.
     """
     forced = os.environ.get("LAB_ACCEL") if forced is None else forced
     if not forced:
-        return ask(lab.cache, image).accelerator
+        return ask(lab.cache, image, qemu).accelerator
     if forced not in ACCELERATORS:
         raise LabError(f"LAB_ACCEL={forced!r}: known are {', '.join(sorted(ACCELERATORS))}")
     return forced

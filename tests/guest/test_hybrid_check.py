@@ -20,6 +20,7 @@ from lab.image import ensure_image
 
 HEARTBEAT = re.compile(r"HB (\d+) mono_ms=(\d+) real_ms=(\d+) late_us_max=(\d+) iters=(\d+) errors=(\d+)")
 CHECKS = re.findall(r'\[HC_\w+\] = "(\w+)"', (TOP / "tests" / "guest" / "report.c").read_text())
+QEMU = "qemu-system-x86_64"
 SECONDS = 4
 BOOT_LIMIT = 240
 
@@ -43,7 +44,7 @@ def disk(tmp_path: Path) -> Path:
 def command(guest: Guest, disk: Path, options: str, vcpus: int = 2) -> list[str]:
     """Return the command line that boots the guest; options go to the kernel command line."""
     return [
-        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(vcpus), "-m", "256"),
+        *(QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(vcpus), "-m", "256"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(guest.kernel), "-initrd", str(guest.initrd)),
         *("-append", f"console=ttyS0 no_timer_check loglevel=4 panic=-1 {options}"),
@@ -131,14 +132,14 @@ def test_a_machine_that_stands_still_is_not_wrong(running: subprocess.Popen[str]
 
 
 def test_probe_guest_runs_a_guest(guest: Guest) -> None:
-    assert probe.boot(guest, "tcg", limit=BOOT_LIMIT) == ""
+    assert probe.boot(guest, QEMU, "tcg", limit=BOOT_LIMIT) == ""
 
 
 def test_probe_has_a_time_limit(guest: Guest) -> None:
-    assert probe.boot(guest, "tcg", limit=0.5) == "a guest that runs a guest was not done after 0.5 s"
+    assert probe.boot(guest, QEMU, "tcg", limit=0.5) == "a guest that runs a guest was not done after 0.5 s"
 
 
 def test_probe_on_a_machine_without_svm(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(probe.ACCELERATORS, "plain", ["-accel", "tcg", "-cpu", "max,-svm"])
-    why = probe.boot(guest, "plain", limit=BOOT_LIMIT)
+    why = probe.boot(guest, QEMU, "plain", limit=BOOT_LIMIT)
     assert why.startswith("a guest in a guest did not run:")

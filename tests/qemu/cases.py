@@ -25,7 +25,6 @@ class Case:
     calibrate: str = ""
     paths: tuple[str, ...] = ()  # only these; none: all
     open: str = ""  # a failure that is known and not mended yet: reported as an expected one
-    real: bool = False  # only on hosts that are not emulated themselves: an emulated one dies of it (README.md)
 
 
 def storm(name: str, *pitfalls: int, cpus: int = 1, args: tuple[int, ...] = (0,), switches: int = 25, calibrate: str = "", open: str = "") -> Case:
@@ -66,7 +65,7 @@ POINTS = (
     Case("wp-nx", (10,)),
     Case("cr0-ts", (10,)),
     Case("dr", (17,)),
-    Case("dr-fire", (17,), real=True),
+    Case("dr-fire", (17,)),
     Case("ring3-io", (2,), waits=(POLL,), calibrate="any"),
     Case("ring3-spin", (2,), waits=(SPIN,), calibrate="end"),
     # memory

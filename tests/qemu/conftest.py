@@ -21,6 +21,16 @@ def pytest_report_header() -> str:
 SEED = int(os.environ.get("HYBRID_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """A lab host that a test has brought down ends the run: what would follow says nothing about its tests."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.failed and host and (why := host.lost()):
+        item.session.shouldfail = f"{item.nodeid}: {why}"
+    return report
+
+
 @pytest.fixture(scope="session")
 def seed() -> int:
     return SEED

@@ -21,12 +21,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from lab import emulator
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("HYBRID_VMM_CACHE") or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "hybrid-vmm")
@@ -34,6 +35,7 @@ OTHER = {"kvm": "tcg", "tcg": "kvm"}
 RUN_TIME_PACKAGES = (
     "seabios qemu-system-data ipxe-qemu libglib2.0-0 libslirp0 libpixman-1-0 libfdt1 liburing2 libseccomp2 libcap-ng0 libnuma1 zlib1g libzstd1"
 ).split()
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 FIRMWARE = "/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu"
 
 
@@ -46,10 +48,12 @@ class LocalHost:
     """This machine. Enough for -accel tcg and for writing tests."""
 
     name = "local"
-    emulated = False
 
     def __init__(self) -> None:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hq-"))
+
+    def lost(self) -> str:
+        return ""
 
     def run(self, command: str, timeout: float = 60, check: bool = True) -> str:
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=timeout, check=False)
@@ -99,8 +103,22 @@ class LabHost:
         self.target = "root@127.0.0.1"
         subprocess.run([*self.ssh, "-o", "ControlMaster=yes", "-fN", self.target], check=True, timeout=120, stdin=subprocess.DEVNULL)
         self.run(f"mkdir -p {self.folder} && (modprobe kvm-amd || modprobe kvm-intel)")
-        self.emulated = bool(self.run("grep -l 'QEMU TCG' /proc/cpuinfo || true").strip())
         self.packages()
+        self.boot_id = self.run(BOOT_ID)
+        self.console = state / "console.log"
+
+    def lost(self) -> str:
+        """Why nothing more can be tested on this host: it hangs, or it has started anew. Empty as long as it lives."""
+        try:
+            now = self.run(BOOT_ID)
+        except Unexpected as error:
+            what = str(error)
+        else:
+            if now == self.boot_id:
+                return ""
+            what = f"{self.name} has started anew"
+        tail = "\n".join(self.console.read_text(errors="replace").splitlines()[-20:]) if self.console.exists() else "none"
+        return f"the lab host is lost: {what}\nthe end of its console:\n{tail}"
 
     @staticmethod
     def bring_up(number: str) -> None:
@@ -183,21 +201,7 @@ def find_binary() -> pathlib.Path:
     """The QEMU under test: HYBRID_QEMU, or the one in the latest artifact of the cache."""
     if os.environ.get("HYBRID_QEMU"):
         return pathlib.Path(os.environ["HYBRID_QEMU"])
-    found = list((CACHE / "artifacts" / "latest").glob("hybrid-qemu-*.tar.gz"))
-    if not found:
-        raise Unexpected(f"no QEMU to test: set HYBRID_QEMU, or build one with `make build` (looked in {CACHE}/artifacts/latest)")
-    unpacked = CACHE / "tests" / found[-1].parent.resolve().name / "qemu-system-x86_64"
-    if not unpacked.exists():
-        unpacked.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(found[-1]) as archive:
-            member = next(m for m in archive.getmembers() if m.name.endswith("bin/qemu-system-x86_64"))
-            source = archive.extractfile(member)
-            assert source
-            part = unpacked.with_suffix(".part")
-            part.write_bytes(source.read())
-            part.chmod(0o755)
-            part.rename(unpacked)
-    return unpacked
+    return emulator.built(CACHE)
 
 
 def stripped(binary: pathlib.Path) -> pathlib.Path:

@@ -6,9 +6,7 @@ from __future__ import annotations
 import pytest
 from cases import CASES
 from harness import Baremetal, LocalHost
-from test_baremetal import FULL, run_points, run_storm
-
-pytestmark = pytest.mark.skipif(not FULL, reason="HYBRID_FULL=1 runs it: an emulated lab host restarted by itself under it once, which is not explained yet")
+from test_baremetal import run_points, run_storm
 
 SOME = ("x87", "xmm", "gpr", "eflags", "sysregs", "cpuid", "msr", "smap", "smc", "tlb", "tsc", "lapic-oneshot", "apic-regs",
         "irr-pending", "pic", "msi", "ap-halted", "sipi", "nmi", "ioeventfd")  # fmt: skip
