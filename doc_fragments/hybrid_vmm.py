@@ -19,6 +19,11 @@ options:
       - Folder of the VMs' sockets on the host, C(<vm>/control.sock).
     type: path
     default: /run/hybrid-vmm
+attributes:
+  platform:
+    description: Target systems that the module works on.
+    support: full
+    platforms: linux
 requirements:
   - Python >= 3.9 on the host
   - qemu.qmp on the host; role C(hybrid_host) installs it in C(/opt/hybrid-vmm/python), where the module finds it

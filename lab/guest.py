@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from lab import cpio, modules
+from lab.boot import Bootable
 from lab.config import TOP
 from lab.errors import LabError
 from lab.image import Image
@@ -28,21 +28,8 @@ PROBE_MODULES = ["kvm_amd", "kvm_intel"]
 COMPILE = ["gcc", "-O2", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
 
 
-@dataclass(frozen=True)
-class Guest:
-    """A built guest."""
-
-    folder: Path
-
-    @property
-    def kernel(self) -> Path:
-        """Debian's kernel."""
-        return self.folder / "vmlinuz"
-
-    @property
-    def initrd(self) -> Path:
-        """Initramfs with hybrid-check."""
-        return self.folder / "initrd.img"
+class Guest(Bootable):
+    """A built guest: the image's kernel, an initramfs with hybrid-check, and beside them the one of the probe."""
 
     @property
     def probe_initrd(self) -> Path:
@@ -67,7 +54,8 @@ def ensure_guest(cache: Path, image: Image) -> Guest:
     if not BUSYBOX.exists():
         raise LabError(f"{BUSYBOX} is missing; tools/bootstrap installs it (busybox-static)")
     here = Path(__file__).parent
-    inputs = [*sorted(SOURCES.glob("*.[chS]")), *sorted(SOURCES.glob("*init")), here / "guest.py", here / "cpio.py"]
+    inputs = [*sorted(SOURCES.glob("*.[chS]")), *sorted(SOURCES.glob("*init"))]
+    inputs += [here / name for name in ("guest.py", "boot.py", "cpio.py")]
     texts = {path.name: path.read_bytes() for path in inputs}
     guest = Guest(cache / "guests" / guest_key(image.key, BUSYBOX.read_bytes(), texts))
     with locked(guest.folder.with_suffix(".lock"), "guest", 600):
@@ -83,11 +71,12 @@ def _build(image: Image, guest: Guest) -> None:
     with tempfile.TemporaryDirectory(prefix="build-", dir=guest.folder.parent) as name:
         work = Path(name, "guest")
         work.mkdir()
+        built = Guest(work)
         _compile("hybrid-check", [path for path in sorted(SOURCES.glob("*.[cS]")) if path.name != "kvm-hello.c"], work)
         _compile("kvm-hello", [SOURCES / "kvm-hello.c"], work)
-        shutil.copyfile(image.kernel, work / "vmlinuz")
-        (work / "initrd.img").write_bytes(_initramfs(image, "check-init", work / "hybrid-check", CHECK_MODULES))
-        (work / "probe.img").write_bytes(_initramfs(image, "probe-init", work / "kvm-hello", PROBE_MODULES))
+        shutil.copyfile(image.kernel, built.kernel)
+        built.initrd.write_bytes(_initramfs(image, "check-init", work / "hybrid-check", CHECK_MODULES))
+        built.probe_initrd.write_bytes(_initramfs(image, "probe-init", work / "kvm-hello", PROBE_MODULES))
         work.rename(guest.folder)
     say("guest", f"ready: {guest.folder}")
 

@@ -9,10 +9,10 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from lab import apt, rootfs
+from lab.boot import Bootable
 from lab.config import Lab
 from lab.lock import locked
 from lab.process import as_root, need, run, run_logged
@@ -24,11 +24,8 @@ BUILD_TIMEOUT = 1800.0
 RECIPE = 1
 
 
-@dataclass(frozen=True)
-class Image:
-    """A built image: its folder, and in it the disk, the kernel, the initrd and the kernel's modules."""
-
-    folder: Path
+class Image(Bootable):
+    """A built image: kernel, the distribution's initrd, and beside them the disk and the kernel's modules."""
 
     @property
     def key(self) -> str:
@@ -39,16 +36,6 @@ class Image:
     def disk(self) -> Path:
         """Raw ext4 file system (sparse)."""
         return self.folder / "root.img"
-
-    @property
-    def kernel(self) -> Path:
-        """Debian's kernel, unmodified."""
-        return self.folder / "vmlinuz"
-
-    @property
-    def initrd(self) -> Path:
-        """The distribution's initrd."""
-        return self.folder / "initrd.img"
 
     @property
     def modules(self) -> Path:
@@ -162,18 +149,18 @@ def _configure(lab: Lab, tree: Path, sources: list[apt.Source], settings: list[s
 
 def _pack(tree: Path, work: Path, log: Path) -> None:
     """Take kernel, initrd and modules out of the tree and make the disk from it."""
+    packed = Image(work)
     me = f"{os.geteuid()}:{os.getegid()}"
     kernels = sorted((tree / "boot").glob("vmlinuz-*"))
     release = kernels[-1].name.removeprefix("vmlinuz-")
     say("image", f"kernel {release}; writing the disk")
-    run(as_root(["cp", "-L", str(kernels[-1]), str(work / "vmlinuz")]))
-    run(as_root(["cp", "-L", str(tree / "boot" / f"initrd.img-{release}"), str(work / "initrd.img")]))
-    run(as_root(["cp", "-a", str(tree / "lib/modules" / release), str(work / "modules")]), timeout=BUILD_TIMEOUT)
-    disk = work / "root.img"
+    run(as_root(["cp", "-L", str(kernels[-1]), str(packed.kernel)]))
+    run(as_root(["cp", "-L", str(tree / "boot" / f"initrd.img-{release}"), str(packed.initrd)]))
+    run(as_root(["cp", "-a", str(tree / "lib/modules" / release), str(packed.modules)]), timeout=BUILD_TIMEOUT)
     options = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
-    make = ["mke2fs", "-q", "-t", "ext4", "-L", "lab", "-E", options, "-d", str(tree), str(disk), DISK_SIZE]
+    make = ["mke2fs", "-q", "-t", "ext4", "-L", "lab", "-E", options, "-d", str(tree), str(packed.disk), DISK_SIZE]
     run_logged("image", as_root(make), log, timeout=BUILD_TIMEOUT)
-    run(as_root(["chown", "-R", me, str(work / "vmlinuz"), str(work / "initrd.img"), str(work / "modules"), str(disk)]))
+    run(as_root(["chown", "-R", me, *(str(path) for path in (packed.kernel, packed.initrd, packed.modules, packed.disk))]))
     (work / "release").write_text(release + "\n")
 
 

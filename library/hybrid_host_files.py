@@ -12,13 +12,8 @@ description:
     because a call costs seconds on a slow or distant host.
   - Files and links are replaced atomically.
   - Removing things does not belong here.
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
+extends_documentation_fragment:
+  - hybrid_attributes.changes
 options:
   entries:
     description: What is to be there.

@@ -25,24 +25,7 @@ options:
     default: 5
 extends_documentation_fragment:
   - hybrid_vmm
-attributes:
-  check_mode:
-    description: Can run in check mode and say what it would change, without changing it.
-    support: full
-    details:
-      - It never changes anything.
-  diff_mode:
-    description: Returns what was changed, or would be, in diff mode.
-    support: none
-    details:
-      - There is nothing to compare.
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Target systems that the module works on.
-    support: full
-    platforms: linux
+  - hybrid_attributes.reads
 seealso:
   - module: hybrid_vm_mode
 author:

@@ -41,24 +41,14 @@ options:
     type: str
 extends_documentation_fragment:
   - hybrid_vmm
+  - hybrid_attributes.changes
 attributes:
   check_mode:
-    description: Can run in check mode and say what it would change, without changing it.
-    support: full
     details:
       - The VMs are asked as in a real run, so that everything is found that would keep a VM from switching.
-  diff_mode:
-    description: Returns what was changed, or would be, in diff mode.
-    support: full
   idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
     details:
       - As long as nothing else switches the VM in between.
-  platform:
-    description: Target systems that the module works on.
-    support: full
-    platforms: linux
 seealso:
   - module: hybrid_vm_info
 author:

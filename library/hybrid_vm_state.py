@@ -12,13 +12,8 @@ description:
     all VMs in one call.
   - A change that a running VM takes only at its next start is stored and reported, and done with O(allow_restart).
   - Used by role C(hybrid_vm). Which mode a running VM is in, is the business of M(hybrid_vm_mode).
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
+extends_documentation_fragment:
+  - hybrid_attributes.changes
 options:
   vms:
     description: The plan of the filter P(hybrid_vm_plan#filter).

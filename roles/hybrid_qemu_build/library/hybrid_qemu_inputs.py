@@ -28,12 +28,8 @@ options:
     description: Further inputs, any YAML.
     type: dict
     default: {}
-attributes:
-  check_mode:
-    support: full
-    details: It changes nothing.
-  diff_mode:
-    support: none
+extends_documentation_fragment:
+  - hybrid_attributes.reads
 """
 
 EXAMPLES = r"""

@@ -80,7 +80,6 @@ manifest:
 """
 
 import gzip
-import hashlib
 import json
 import os
 import re
@@ -91,6 +90,7 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hybrid_qemu_tree import sha256_file
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -101,15 +101,6 @@ ELF = b"\x7fELF"
 
 class PackError(Exception):
     """The tree cannot be packed."""
-
-
-def sha256_file(path: str) -> str:
-    """Return the sha256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def list_files(tree: str) -> list[str]:

@@ -37,12 +37,8 @@ options:
     description: Seconds for each start of the binary.
     type: int
     default: 60
-attributes:
-  check_mode:
-    support: full
-    details: It changes nothing, so it runs in check mode too.
-  diff_mode:
-    support: none
+extends_documentation_fragment:
+  - hybrid_attributes.reads
 """
 
 EXAMPLES = r"""

@@ -19,12 +19,8 @@ options:
     description: What the archive must be.
     type: str
     default: ""
-attributes:
-  check_mode:
-    support: full
-    details: It changes nothing.
-  diff_mode:
-    support: none
+extends_documentation_fragment:
+  - hybrid_attributes.reads
 """
 
 EXAMPLES = r"""

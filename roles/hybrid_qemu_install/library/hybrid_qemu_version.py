@@ -38,13 +38,10 @@ options:
     description: Seconds to wait for another run that changes the same prefix.
     type: int
     default: 60
+extends_documentation_fragment:
+  - hybrid_attributes.changes
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  idempotence:
-    support: full
+  idempotent:
     details: V(previous) is not; each run goes to the version that was current before.
 """
 

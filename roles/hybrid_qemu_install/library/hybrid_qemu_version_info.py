@@ -22,12 +22,8 @@ options:
     type: list
     elements: str
     default: []
-attributes:
-  check_mode:
-    support: full
-    details: It changes nothing.
-  diff_mode:
-    support: none
+extends_documentation_fragment:
+  - hybrid_attributes.reads
 """
 
 EXAMPLES = r"""
