@@ -81,6 +81,13 @@ MUTATIONS = (
              (f"{BARE}[sipi-split-tcg-kvm]",)),
     Mutation(23, "routes are not put into the kernel again",
              (("hw/i386/kvm/hybrid-apic.c", "ioapic_sync_kvm_routes();", "/* mutation */"),), (f"{BARE}[ioapic-route-split-tcg-kvm]",)),
+    Mutation(26, "the processor's TLB is not flushed", drop(STATE, "sregs.cr4 ^= CR4_PGE_MASK;"),
+             ("test_lifecycle.py::test_stale_translations_of_the_processor_are_dropped",)),
+    Mutation(27, "a pending INIT is dropped",
+             (("target/i386/kvm/kvm.c",
+               "cpu_interrupt(CPU(cpu), CPU_INTERRUPT_INIT);\n        } else if (kvm_irqchip_in_kernel()) {",
+               "cpu_interrupt(CPU(cpu), CPU_INTERRUPT_INIT);\n        } else {"),),
+             (f"{BARE}[sipi-off-kvm-tcg-kvm]",)),
 )  # fmt: skip
 
 

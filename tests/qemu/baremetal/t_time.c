@@ -310,7 +310,7 @@ static void wake_handler(struct regs *r)
     ticks++;
     apic_eoi();
 }
-/* A wake-up that was lost is rescued by the other timer, counted, and some are forgiven: see README.md on the lab's shadow. */
+/* A wake-up that was lost is rescued by the other timer, so that the test can say so. */
 static volatile u32 rescues;
 static void rescue_handler(struct regs *r)
 {
@@ -368,10 +368,7 @@ TEST(sti_hlt, "sti-hlt", "storm", 1)
         rounds++;
         progress(rounds);
     }
-    if (early) {
-        note("interrupts between sti and hlt: %lu", early);
-    }
-    check(early <= 3, "interrupts between sti and hlt", early, 0);
+    check(early == 0, "interrupts between sti and hlt", early, 0);
     check(repeated <= 100, "timers whose interrupt came twice", repeated, 0);
     note("rounds %lu, timers whose interrupt came twice %lu", rounds, repeated);
 }
@@ -423,12 +420,7 @@ TEST(shadow, "shadow", "storm", 2)
     sti();
     ap_wait(1);
     cli();
-    /* Forgiven unless arg: an emulated host's own KVM loses shadows. */
-    if (early && !arg) {
-        note("interrupts in a shadow: %lu of %lu", early, shadow_got);
-    } else {
-        check(early == 0, "interrupts in a shadow", early, 0);
-    }
+    check(early == 0, "interrupts in a shadow", early, 0);
     check(shadow_got > 0, "interrupts", shadow_got, 1);
     note("rounds %lu, interrupts %lu", rounds, shadow_got);
 }
