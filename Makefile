@@ -29,7 +29,7 @@ help: ## this text
 	@printf '\n%s\n' 'Variables: LAB=<n> (lab host number, 0), LAB_DISTRO=bookworm|trixie, ARGS=<handed on>,' \
 	  '  HYBRID_VMM_CACHE=<folder> (now: $(HYBRID_VMM_CACHE))'
 
-demo: env ## everything: build, lab host, two guests, kvm to tcg and back, a table
+demo: build ## everything: build, lab host, two guests, kvm to tcg and back, a table
 	$(say)
 	tools/demo $(ARGS)
 

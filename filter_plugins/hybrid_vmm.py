@@ -46,11 +46,6 @@ def hybrid_switch_table(switches: Any) -> str:
     return table.switch_table(rows.plain_rows("hybrid_switch_table", switches))
 
 
-def hybrid_demo_report(switches: Any, guest_errors: Any = None) -> dict[str, Any]:
-    """Return the contents of reports/demo.json."""
-    return rows.demo_report(switches, guest_errors)
-
-
 def hybrid_vm_definition(item: Any, host: str) -> dict[str, Any]:
     """Return a complete, checked VM definition."""
     return definition.complete(item, str(host))
@@ -61,5 +56,5 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        functions = (hybrid_switch_rows, hybrid_switch_table, hybrid_demo_report, hybrid_vm_definition)
+        functions = (hybrid_switch_rows, hybrid_switch_table, hybrid_vm_definition)
         return {function.__name__: _filter(function) for function in functions}

@@ -9,7 +9,7 @@ plain ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
 from .errors import HybridError
 
@@ -69,16 +69,14 @@ def _no_row(host: str, error: str) -> dict[str, Any]:
     }
 
 
-def demo_report(rows: Sequence[Mapping[str, Any]], guest_errors: Optional[int] = None) -> dict[str, Any]:
+def demo_report(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the contents of reports/demo.json.
 
     :param rows: one per switch.
-    :param guest_errors: what guests reported; the sum of the rows' guest_errors by default.
     :return: switches (vm, host, from, to, pause_us, ok), guest_errors, and ok: there was a switch, every switch is
         ok and no guest reported an error.
     """
-    plain = plain_rows("hybrid_demo_report", rows)
-    errors = sum(int(row.get("guest_errors") or 0) for row in plain) if guest_errors is None else int(guest_errors)
+    errors = sum(int(row.get("guest_errors") or 0) for row in rows)
     switches = [
         {
             "vm": row.get("vm"),
@@ -88,7 +86,7 @@ def demo_report(rows: Sequence[Mapping[str, Any]], guest_errors: Optional[int] =
             "pause_us": row.get("pause_us"),
             "ok": row.get("ok") is True,
         }
-        for row in plain
+        for row in rows
     ]
     return {
         "switches": switches,
