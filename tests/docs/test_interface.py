@@ -19,7 +19,7 @@ from hybrid_vmm import definition, errors
 
 ARCHITECTURE = "docs/architecture.md"
 OPERATIONS = "docs/operations.md"
-ENVIRONMENT = re.compile(r"\bHYBRID_(?:TEST_[A-Z]+|FULL|STOCK|QEMU)\b")
+ENVIRONMENT = re.compile(r"\bHYBRID_(?:TEST_[A-Z]+|FULL|STOCK|QEMU|LAB_QEMU)\b")
 CHOICES = {
     "machine": definition.MACHINES,
     "accel": definition.ACCELERATORS,
