@@ -18,7 +18,7 @@ ARGS ?=
 
 say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
 
-.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build qemu-test molecule bench soak \
+.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build stock-tests qemu-test molecule bench soak \
         qemu-src qemu-export clean
 
 ##@ Start here
@@ -75,6 +75,10 @@ patches: env ## the QEMU series: applies without fuzz, checkpatch, licences
 patches-build: env ## build QEMU after each patch of the series (minutes each)
 	$(say)
 	tools/patches-build $(ARGS)
+
+stock-tests: build ## QEMU's own tests with and without the series (a quarter of an hour)
+	$(say)
+	tools/stock-tests $(ARGS)
 
 qemu-test: build ## the test guest and the built QEMU itself, no Ansible
 	$(say)
