@@ -549,6 +549,8 @@ class Baremetal:
         Answers the discrepancies that the guest found; a guest that crashes or hangs raises, and is started anew.
         """
         vm = self.running()
+        # A guest that resets itself by a triple fault stops there, so that the report shows where.
+        vm.qmp.run("set-action", {"reboot": "shutdown", "shutdown": "pause"})
         since = len(vm.console.lines)
         vm.console.send(f"{test} {arg} {wait}\n")
         bad: list[str] = []
@@ -574,12 +576,15 @@ class Baremetal:
                 elif word == "PASS":
                     if bad:
                         raise Unexpected(f"{test} reports discrepancies and PASS: {bad}")
-                    return bad
+                    break
                 elif word == "FAIL":
-                    return bad or [rest]
+                    bad = bad or [rest]
+                    break
                 elif word in ("CRASH", "READY"):
                     what = "crashed" if word == "CRASH" else "started again by itself"
                     raise Unexpected(f"the guest {what} in {test} {arg}: {rest}\n{vm.report()}")
+            vm.qmp.run("set-action", {"reboot": "reset", "shutdown": "poweroff"})
+            return bad
         except BaseException:
             self.stop()
             raise

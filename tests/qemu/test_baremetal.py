@@ -124,8 +124,11 @@ def run_storm(guest: Baremetal, case: Case, switch: bool, start: str = "kvm") ->
 def without_switch(guest: Baremetal, case: Case, mode: str) -> list[str]:
     """What the test finds when nothing is switched: kept, for the cases which the lab itself may be unable to run."""
     if (case.name, mode) not in guest.controls:
-        go = run_storm(guest, case, False, mode) if case.storm else run_points(guest, case, mode)
-        guest.controls[case.name, mode] = go
+        try:
+            found = run_storm(guest, case, False, mode) if case.storm else run_points(guest, case, mode)
+        except Unexpected as error:
+            found = [str(error)]
+        guest.controls[case.name, mode] = found
     return guest.controls[case.name, mode]
 
 
@@ -144,7 +147,7 @@ def check_case(guest: Baremetal, case: Case, path: str) -> None:
         for mode in dict.fromkeys(steps):
             found = without_switch(guest, case, mode)
             if found:
-                pytest.skip(f"without any switch, in {mode}: {found[0]} (the processor of this host lacks it)")
+                pytest.skip(f"without any switch, in {mode}: {found[0].splitlines()[0]} (the processor of this host lacks it)")
         if control:
             return
     try:

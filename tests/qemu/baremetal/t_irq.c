@@ -168,9 +168,18 @@ static void pit_shot(void)
     outb(0x40, 100);
     outb(0x40, 0);
 }
+/* One shot through a route of its own ends the ticks that the firmware has started. */
+static void pit_quiet(void)
+{
+    handlers[0x50] = count_handler;
+    ioapic_route(2, 0x50, apic_ids(0));
+    pit_shot();
+    drain_for(0x50, 1);
+    quiet();
+}
 TEST(ioapic, "ioapic-route", "at", 1)
 {
-    quiet();
+    pit_quiet();
     for (u32 v = 0x51; v < 0x59; v++) {
         handlers[v] = count_handler;
         ioapic_route(2, v, apic_ids(0));
@@ -185,7 +194,7 @@ TEST(ioapic, "ioapic-route", "at", 1)
 /* Masked at the IOAPIC in one mode, must stay silent in the other. */
 TEST(ioapic_mask, "ioapic-mask", "at", 1)
 {
-    quiet();
+    pit_quiet();
     handlers[0x51] = count_handler;
     ioapic_route(2, 0x51, apic_ids(0));
     pit_shot();
