@@ -128,8 +128,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             "journalctl --no-pager --quiet --lines 60 --unit 'hybrid-vm@*';"
             " for log in /var/lib/hybrid-vmm/*/console.log; do echo \"== $log\"; tail -n 8 $log; done; hybridctl list"
         )
-        done = host.run(script)
-        report.sections.append(("lab host", f"{done.stdout}\n{done.stderr}"))
+        try:
+            done = host.run(script)
+        except RuntimeError as error:
+            # The connection is what failed: the test's own report must not be lost for it.
+            report.sections.append(("lab host", f"does not answer: {error}"))
+        else:
+            report.sections.append(("lab host", f"{done.stdout}\n{done.stderr}"))
 
 
 @pytest.fixture(scope="session")
