@@ -585,6 +585,10 @@ class Baremetal:
                     raise Unexpected(f"the guest {what} in {test} {arg}: {rest}\n{vm.report()}")
             vm.qmp.run("set-action", {"reboot": "reset", "shutdown": "poweroff"})
             return bad
+        except QmpError as error:
+            report = vm.report()
+            self.stop()
+            raise Unexpected(f"{error}\n{report}") from error
         except BaseException:
             self.stop()
             raise
