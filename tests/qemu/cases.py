@@ -27,10 +27,6 @@ class Case:
     open: str = ""  # a failure that is known and not mended yet: reported as an expected one
 
 
-# Once in some hundred switches a guest with two vCPUs that interrupt each other resets itself in an emulated lab host.
-SMP = "a guest with two vCPUs resets itself now and then in an emulated lab host, which is not explained yet"
-
-
 def storm(name: str, *pitfalls: int, cpus: int = 1, args: tuple[int, ...] = (0,), switches: int = 25, calibrate: str = "", open: str = "") -> Case:
     return Case(name, pitfalls, args, (POLL,), cpus, True, switches, calibrate, open=open)
 
@@ -119,10 +115,10 @@ STORMS = (
     storm("tsc-smp", 13, cpus=2, switches=40),
     storm("lapic-storm", 23),
     storm("sti-hlt", 8, 7, args=(0, 1, 2), switches=40),
-    storm("shadow", 8, cpus=2, switches=80, open=SMP),
-    storm("ipi", 7, 23, cpus=2, args=(0, 1), switches=40, open=SMP),
-    storm("ipi-duel", 7, 23, cpus=2, switches=40, open=SMP),
-    storm("nmi-storm", 7, cpus=2, switches=40, open=SMP),
+    storm("shadow", 8, cpus=2, switches=80),
+    storm("ipi", 7, 23, cpus=2, args=(0, 1), switches=40),
+    storm("ipi-duel", 7, 23, cpus=2, switches=40),
+    storm("nmi-storm", 7, cpus=2, switches=40),
     storm("irq-storm", 7, 8, switches=60),
     storm("io-count", 16, 25),
     storm("rep-ins", 25),
