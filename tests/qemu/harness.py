@@ -48,7 +48,6 @@ class LocalHost:
     """This machine. Enough for -accel tcg and for writing tests."""
 
     name = "local"
-    emulated = False
 
     def __init__(self) -> None:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hq-"))
@@ -104,7 +103,6 @@ class LabHost:
         self.target = "root@127.0.0.1"
         subprocess.run([*self.ssh, "-o", "ControlMaster=yes", "-fN", self.target], check=True, timeout=120, stdin=subprocess.DEVNULL)
         self.run(f"mkdir -p {self.folder} && (modprobe kvm-amd || modprobe kvm-intel)")
-        self.emulated = bool(self.run("grep -l 'QEMU TCG' /proc/cpuinfo || true").strip())
         self.packages()
         self.boot_id = self.run(BOOT_ID)
         self.console = state / "console.log"
