@@ -18,7 +18,7 @@ ARGS ?=
 
 say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
 
-.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build stock-tests qemu-test molecule bench soak \
+.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build stock-tests mutations qemu-test molecule bench soak \
         qemu-src qemu-export clean
 
 ##@ Start here
@@ -79,6 +79,10 @@ patches-build: env ## build QEMU after each patch of the series (minutes each)
 stock-tests: build ## QEMU's own tests with and without the series (a quarter of an hour)
 	$(say)
 	tools/stock-tests $(ARGS)
+
+mutations: build ## take fixes out of the series one by one: the tests named for them must fail (a quarter of an hour)
+	$(say)
+	python tests/qemu/mutations.py $(ARGS)
 
 qemu-test: build ## the test guest and the built QEMU itself, no Ansible
 	$(say)

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import yaml
-from qemu_series import ROLE, ToolError, cache_dir, say
+from qemu_series import ROLE, ToolError, apply_patch, cache_dir, pinned_archives, say, unpack
 
 PROGRESS = re.compile(r"^\[\s*(\d+)\s*/\s*(\d+)\s*\]")
 #: Seconds between two lines of progress.
 EVERY = 15
+#: In the folder of a tree: what it was made of.
+COMPLETE = "complete"
 
 
 def build_tools() -> Path:
@@ -58,6 +63,25 @@ def recipe() -> dict[str, list[str]]:
         "configure": variables["__hybrid_qemu_build_configure"],
         "targets": variables["__hybrid_qemu_build_targets"],
     }
+
+
+def patched_tree(work: Path, patches: list[str]) -> None:
+    """Put the source with these patches into work/src, unless it is there.
+
+    Raises SeriesError, TreeError or PatchError.
+    """
+    mark = work / COMPLETE
+    made_of = json.dumps([*(digest for _, digest in pinned_archives()), *(Path(path).read_text(encoding="utf-8") for path in patches)])
+    if mark.exists() and mark.read_text(encoding="utf-8") == made_of:
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    say(f"unpacking into {work}")
+    with tempfile.TemporaryDirectory() as scratch:
+        unpack(pinned_archives(), str(work / "src"), scratch)
+    for path in patches:
+        apply_patch(path, str(work / "src"))
+    mark.write_text(made_of, encoding="utf-8")
 
 
 def compile_tree(name: str, work: Path, jobs: int, targets: list[str]) -> Path:

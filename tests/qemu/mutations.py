@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes one fix at a time out of the series, rebuilds, and shows that the test named for it fails.
+"""Takes one fix at a time out of the series, rebuilds, and shows that the test named for it fails on a lab host.
 
-  python tests/qemu/mutations.py --source TREE --build BUILD [--only N ...] [--list]
+  make mutations LAB=1 [ARGS="--only 3 7"]
 
-TREE is a checkout of QEMU with the series (`make qemu-src`), BUILD its configured build folder; both are changed while it
-runs and restored afterwards, so use copies of your own. A mutation replaces text, or comments out a line, in one or more
-files; text that is not there any more is an error, so that the table cannot rot. The result is a table: pitfall, mutation,
-test, "caught" or "SURVIVED". Exit status 0 if all were caught. Pitfalls that no guest in a lab can observe are in PITFALLS.md
-with the reason, and are not listed here.
+A mutation replaces text, or comments out a line, in one or more files of a QEMU tree of its own (in the cache); text that is not
+there any more is an error, so that the table cannot rot. The result is a table: number, pitfall, "caught" or "SURVIVED",
+mutation, test. Exit status 0 if all were caught. Pitfalls that no guest in a lab can observe are in PITFALLS.md with the
+reason, and are not listed here.
 """
 
 from __future__ import annotations
@@ -21,6 +20,10 @@ import time
 from dataclasses import dataclass
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tools"))
+from qemu_build import COMPLETE, compile_tree, environment_for, patched_tree, recipe
+from qemu_series import PATCHES, cache_dir, read_series
+
 STATE = "target/i386/hybrid/hybrid-state.c"
 BARE = "test_baremetal.py::test_point"
 
@@ -51,7 +54,7 @@ MUTATIONS = (
     Mutation(7, "interrupts and NMIs that KVM had taken are dropped", drop(STATE, "cpu_interrupt(cs, CPU_INTERRUPT_TAKEN);"),
              ("test_baremetal.py::test_storm[irq-storm-off-kvm-tcg]", "test_baremetal.py::test_storm[nmi-storm-split-kvm-tcg]")),
     Mutation(7, "a pending NMI is dropped", drop(STATE, "cpu_interrupt(cs, CPU_INTERRUPT_NMI);"),
-             (f"{BARE}[nmi-split-kvm-tcg]", "test_lifecycle.py::test_nmi_from_the_host[paused]")),
+             (f"{BARE}[nmi-split-tcg-kvm]",)),
     Mutation(9, "XSTATE_BV is not set", drop(STATE, "env->xstate_bv = env->xcr0 | XSTATE_FP_MASK | XSTATE_SSE_MASK;"),
              ("test_lifecycle.py::test_start_in_tcg[split]",)),
     Mutation(10, "CR4 does not reach hflags", drop(STATE, "cpu_x86_update_cr4(env, env->cr[4]);"),
@@ -65,7 +68,7 @@ MUTATIONS = (
              (("target/i386/hybrid/hybrid-state.c", "ret = tsc_offset_ioctl(cs, KVM_GET_DEVICE_ATTR, &env->tsc_offset);", "ret = 0;"),),
              (f"{BARE}[tsc-split-kvm-tcg]",)),
     Mutation(15, "translations are kept", (("accel/hybrid/hybrid-switch.c", "    tb_flush(cpu);", "    (void)cpu;"),),
-             (f"{BARE}[smc-split-kvm-tcg]", f"{BARE}[smc-dma-split-kvm-tcg]")),
+             (f"{BARE}[smc-split-tcg-kvm]", f"{BARE}[smc-dma-split-tcg-kvm]")),
     Mutation(15, "TLBs are kept", drop(STATE, "tlb_flush(cs);"), (f"{BARE}[tlb-split-kvm-tcg]", f"{BARE}[pt-bits-split-kvm-tcg]")),
     Mutation(16, "ioeventfds are not signalled in tcg", (("system/memory.c", "if (!kvm_in_use() &&", "if (!kvm_enabled() &&"),),
              (f"{BARE}[ioeventfd-split-kvm-tcg]",)),
@@ -88,6 +91,22 @@ MUTATIONS = (
                "cpu_interrupt(CPU(cpu), CPU_INTERRUPT_INIT);\n        } else if (kvm_irqchip_in_kernel()) {",
                "cpu_interrupt(CPU(cpu), CPU_INTERRUPT_INIT);\n        } else {"),),
              (f"{BARE}[sipi-off-kvm-tcg-kvm]",)),
+    Mutation(5, "a kick before the thread exists",
+             (("accel/hybrid/hybrid-accel-ops.c", "if (!cpu->created) {", "if (false) {"),), (f"{BARE}[gpr-split-kvm-tcg]",)),
+    Mutation(8, "the interrupt shadow is not taken from KVM",
+             (("target/i386/kvm/kvm.c", "if (events.interrupt.shadow) {", "if (false) {"),),
+             ("test_baremetal.py::test_storm[shadow-split-kvm-tcg]", "test_baremetal.py::test_storm[sti-hlt-split-kvm-tcg]")),
+    Mutation(8, "the interrupt shadow is not put into KVM",
+             (("target/i386/kvm/kvm.c", "if (env->hflags & HF_INHIBIT_IRQ_MASK) {\n            events.interrupt.shadow",
+               "if (false) {\n            events.interrupt.shadow"),),
+             ("test_baremetal.py::test_storm[shadow-split-kvm-tcg]", "test_baremetal.py::test_storm[sti-hlt-split-kvm-tcg]")),
+    Mutation(14, "a reset in tcg puts registers into KVM",
+             (("accel/hybrid/hybrid-accel-ops.c", "if (!hybrid_tcg_active) {\n        kvm_cpu_synchronize_post_reset(cpu);",
+               "if (true) {\n        kvm_cpu_synchronize_post_reset(cpu);"),),
+             ("test_lifecycle.py::test_reset[qmp-tcg]", "test_lifecycle.py::test_reset[qmp-tcg-kvm]")),
+    Mutation(21, "MTRR masks keep bits beyond the address width", drop(STATE, "trim_mtrr_masks(cpu);"), (f"{BARE}[msr-split-kvm-tcg]",)),
+    Mutation(22, "SMM is not refused", (("hw/i386/x86.c", "if (hybrid_enabled()) {\n        /* A switch inside", "if (false) {\n        /* A switch inside"),),
+             ("test_blockers.py::test_refused_at_start[smm]",)),
 )  # fmt: skip
 
 
@@ -110,8 +129,9 @@ def restore(originals: dict[pathlib.Path, str]) -> None:
         path.write_text(text)
 
 
-def build(folder: pathlib.Path) -> tuple[bool, str]:
-    done = subprocess.run(["nice", "ninja", "-C", str(folder), "qemu-system-x86_64"], capture_output=True, text=True, check=False)
+def build(folder: pathlib.Path, work: pathlib.Path) -> tuple[bool, str]:
+    command = ["ninja", "-C", str(folder), "qemu-system-x86_64"]
+    done = subprocess.run(command, env=environment_for(work), capture_output=True, text=True, check=False)
     return done.returncode == 0, done.stdout[-1500:]
 
 
@@ -135,24 +155,29 @@ def run_test(binary: pathlib.Path, tests: tuple[str, ...]) -> tuple[bool, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", type=pathlib.Path, help="QEMU tree with the series")
-    parser.add_argument("--build", type=pathlib.Path, help="its build folder")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many compilers run at once")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of mutations, see --list")
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--list", action="store_true", help="show the table and do nothing")
     chosen = parser.parse_args()
     wanted = [(n, m) for n, m in enumerate(MUTATIONS) if not chosen.only or n in chosen.only]
-    if chosen.list or not chosen.source or not chosen.build:
+    if chosen.list:
         for number, mutation in wanted:
             print(f"{number:3} pitfall {mutation.pitfall:2} {mutation.what}: {' '.join(mutation.tests)}")
         return 0
+    work = cache_dir() / "mutations"
+    patched_tree(work, list(read_series(str(PATCHES)).paths))
+    # Whoever ends this before the tree is as it was leaves none that the next run would take.
+    made_of = (work / COMPLETE).read_text()
+    (work / COMPLETE).unlink()
+    folder = compile_tree("mutations", work, chosen.jobs, recipe()["targets"])
     survived = 0
     for number, mutation in wanted:
         started = time.monotonic()
-        originals = apply(chosen.source, mutation.edits)
+        originals = apply(work / "src", mutation.edits)
         try:
-            built, said = build(chosen.build)
+            built, said = build(folder, work)
             if built:
-                caught, said = run_test(chosen.build / "qemu-system-x86_64", mutation.tests)
+                caught, said = run_test(folder / "qemu-system-x86_64", mutation.tests)
                 result = "caught" if caught else "not run here" if "skipped on this host" in said else "SURVIVED"
             else:
                 result = "DOES NOT BUILD"
@@ -161,7 +186,7 @@ def main() -> int:
         survived += result not in ("caught", "not run here")
         took = time.monotonic() - started
         print(f"{number:3} pitfall {mutation.pitfall:2} {result:14} {took:4.0f} s  {mutation.what}: {' '.join(mutation.tests)}: {said}", flush=True)
-    build(chosen.build)
+    (work / COMPLETE).write_text(made_of)
     return 1 if survived else 0
 
 

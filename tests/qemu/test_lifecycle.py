@@ -118,6 +118,8 @@ def test_reset(guest, way, path):
     if way == "qmp":
         vm.qmp.run("system_reset")
     vm.wait_line("^READY", 90, since, fatal="CRASH|PASS|FAIL")
+    # Whoever looks at registers now makes QEMU fetch them from KVM, unless it knows that they are its own.
+    vm.hmp("info registers -a")
     assert vm.qmp.run("query-hybrid")["mode"] == vm.mode
     few(guest)
 
