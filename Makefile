@@ -13,7 +13,7 @@ export PYTHON ?= /usr/bin/python3
 
 VENV := $(HYBRID_VMM_CACHE)/venv-$(shell sha256sum requirements.txt | cut -c 1-12)
 export PATH := $(VENV)/bin:$(PATH)
-# Arguments handed on to pytest or ansible-playbook: make unit ARGS='-k policy', make build ARGS='-v'
+# Arguments handed on to what the target runs, not to what it needs: make unit ARGS='-k policy', make build ARGS='-v'
 ARGS ?=
 
 say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
@@ -43,7 +43,7 @@ env: ## Debian packages and the Python venv that everything runs in
 
 build: env ## the patched QEMU as one relocatable artifact (cached by the hash of its inputs)
 	$(say)
-	ansible-playbook playbooks/build.yml $(ARGS)
+	ansible-playbook playbooks/build.yml $(if $(filter build,$(MAKECMDGOALS)),$(ARGS))
 
 lab: build ## a running lab host (a VM that plays a KVM host): LAB=0 LAB_DISTRO=bookworm
 	$(say)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 from documents import ROOT, documents, text, tracked
@@ -42,4 +43,11 @@ def test_order_of_make_test() -> None:
     assert found
     assert set(found[1].split()) <= set(targets())
     ladder = set(re.findall(r"^\| `make ([a-z-]+)`", text("CONTRIBUTING.md"), re.MULTILINE))
-    assert ladder == {*found[1].split(), "patches-build", "stock-tests", "test"}
+    assert ladder == {*found[1].split(), "patches-build", "stock-tests", "mutations", "test"}
+
+
+@pytest.mark.parametrize("target", ["build", "bench", "mutations", "stock-tests", "qemu-test", "demo"])
+def test_arguments_are_those_of_the_target(target: str) -> None:
+    """ARGS does not reach what the target needs."""
+    done = subprocess.run(["make", "-n", target, "ARGS=--marker"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len([line for line in done.stdout.splitlines() if "--marker" in line]) == 1
