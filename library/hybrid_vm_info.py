@@ -167,7 +167,7 @@ vms:
     irqchip:
       description: Where the interrupt controllers are.
       type: str
-      sample: split
+      sample: "on"
     interface:
       description: Version of the QEMU series' interface.
       type: int

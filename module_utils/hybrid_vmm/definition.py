@@ -19,7 +19,7 @@ SCHEMA = 1
 MODES = ("kvm", "tcg")
 ACCELERATORS = ("hybrid", "kvm", "tcg")
 MACHINES = ("pc", "q35")
-IRQCHIPS = ("split", "off")
+IRQCHIPS = ("on", "split", "off")
 DISK_BUSES = ("virtio", "scsi", "ide")
 DISK_FORMATS = ("qcow2", "raw")
 NETWORK_TYPES = ("user", "tap")
@@ -82,7 +82,7 @@ class Vm:
     accel: str = "hybrid"
     start_mode: str = "kvm"
     expected_mode: str = "kvm"
-    irqchip: str = "split"
+    irqchip: str = "on"
     qemu: str = DEFAULT_QEMU
     firmware: Optional[str] = None
     kernel: Optional[str] = None
@@ -126,7 +126,7 @@ def parse(data: Any) -> Vm:
         accel=accel,
         start_mode=start_mode,
         expected_mode=reader.choice("expected_mode", MODES, start_mode),
-        irqchip=reader.choice("irqchip", IRQCHIPS, "split"),
+        irqchip=reader.choice("irqchip", IRQCHIPS, "on"),
         qemu=reader.path_name("qemu", DEFAULT_QEMU) or DEFAULT_QEMU,
         firmware=reader.path_name("firmware"),
         kernel=reader.path_name("kernel"),

@@ -94,8 +94,13 @@ class Reader:
         return value
 
     def choice(self, key: str, choices: Sequence[str], default: Optional[str] = None) -> str:
-        """Read one of several words; required when there is no default."""
+        """Read one of several words; required when there is no default.
+
+        YAML 1.1 reads an unquoted on or off as a boolean: where these are choices, that is what was meant.
+        """
         value = self._get(key, default is None)
+        if isinstance(value, bool) and {"on", "off"} <= set(choices):
+            value = "on" if value else "off"
         if value is None:
             assert default is not None
             return default

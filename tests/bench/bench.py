@@ -35,7 +35,7 @@ def boot(host: harness.LabHost, binary: str, linux: tuple[str, str], memory_mib:
     """Start an idle guest with one CPU."""
     vm = harness.Vm(
         host, binary,
-        ["-accel", "hybrid,kernel-irqchip=split", "-machine", "pc,smm=off", "-cpu", "max", "-m", str(memory_mib),
+        ["-accel", "hybrid", "-machine", "pc,smm=off", "-cpu", "max", "-m", str(memory_mib),
          "-kernel", linux[0], "-initrd", linux[1], "-append", "console=ttyS0 no_timer_check loglevel=4 panic=-1 nowatchdog hc.workers=0"],
         mode="kvm", seed=0,
     )  # fmt: skip

@@ -24,7 +24,6 @@ def refused_at_start(host, binary: str, arguments: list[str]) -> str:
 
 
 AT_START = {
-    "kernel-irqchip": (["-accel", "hybrid,kernel-irqchip=on", *BASE], "'kernel-irqchip'"),
     "icount": (["-accel", "hybrid", "-icount", "shift=auto", *BASE], "'icount'"),
     "record": (["-accel", "hybrid", "-icount", "shift=7,rr=record,rrfile=/tmp/hq-rr", *BASE], "icount|replay"),
     "dirty-ring": (["-accel", "hybrid,dirty-ring-size=1024", *BASE], "'dirty-ring'"),

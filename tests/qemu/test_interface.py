@@ -70,7 +70,7 @@ def test_query(vm):
     answer = vm.set_mode("tcg", "look")
     time.sleep(0.2)
     info = vm.qmp.run("query-hybrid")
-    assert (info["interface"], info["mode"], info["start"], info["irqchip"]) == (1, "tcg", "kvm", "split")
+    assert (info["interface"], info["mode"], info["start"], info["irqchip"]) == (1, "tcg", "kvm", "on")
     assert (info["cause"], info["reason"]) == ("operator", "look")
     assert info["blockers"] == []
     assert all(isinstance(feature, str) for feature in info["dropped-features"])

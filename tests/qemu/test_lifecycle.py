@@ -12,7 +12,7 @@ from harness import Baremetal, LabHost, QmpError, Vm
 from test_baremetal import CONFIGS, STOCK, go_to
 
 pytestmark = pytest.mark.skipif(bool(STOCK), reason="a stock accelerator does not switch")
-ACCEL, MACHINE, CPUS = CONFIGS["split"]
+ACCEL, MACHINE, CPUS = CONFIGS["on"]
 
 
 def make(host, binary, kernel, seed, accel: str = ACCEL, machine: str = MACHINE, cpus: int = CPUS) -> Baremetal:
@@ -37,7 +37,7 @@ def few(guest: Baremetal) -> None:
 
 
 # The first switch of a VM that has never been in kvm: nothing of its state has ever come from KVM (9, 14).
-@pytest.mark.parametrize("irqchip", ["split", "off"])
+@pytest.mark.parametrize("irqchip", ["on", "split", "off"])
 def test_start_in_tcg(host, binary, baremetal_kernel, seed, irqchip):
     for test, arg in (("xmm", 0), ("x87", 5), ("sse-flags", 0), ("lapic-oneshot", 0)):
         guest = make(host, binary, baremetal_kernel, seed, f"hybrid,start=tcg,kernel-irqchip={irqchip}")
@@ -53,7 +53,7 @@ def test_start_in_tcg(host, binary, baremetal_kernel, seed, irqchip):
 def test_first_sipi_after_a_switch(host, binary, baremetal_kernel, seed):
     """The second vCPU has never run its own code: it waits for SIPI since reset (23)."""
     for start in ("kvm", "tcg"):
-        guest = make(host, binary, baremetal_kernel, seed, f"hybrid,start={start},kernel-irqchip=split")
+        guest = make(host, binary, baremetal_kernel, seed, f"hybrid,start={start}")
         try:
             guest.start()
             assert guest.order("sipi", 1, 0, at=lambda vm, point, name: vm.flip()) == [], start

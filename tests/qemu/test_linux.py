@@ -16,9 +16,10 @@ from harness import REPO, LabHost, Unexpected, Vm
 FATAL = r"\bERR |Kernel panic|BUG:|Oops|general protection|invalid opcode|double fault|Call Trace|I/O error"
 # name: (irqchip, CPUs, switches, machine)
 SOAKS = {
+    "on-2": ("on", 2, 400, "pc"),
+    "on-4": ("on", 4, 100, "q35"),
     "split-1": ("split", 1, 100, "q35"),
-    "split-2": ("split", 2, 400, "pc"),
-    "split-4": ("split", 4, 100, "q35"),
+    "split-2": ("split", 2, 200, "pc"),
     "off-1": ("off", 1, 100, "pc"),
     "off-2": ("off", 2, 100, "q35"),
 }
@@ -113,7 +114,7 @@ def test_random_switches_under_load(host, binary, linux, seed, name):
 
 def test_long_stay_in_tcg(host, binary, linux, seed):
     """The guest keeps time and finishes heartbeats in tcg, which takes long in a lab host."""
-    vm = boot(host, binary, linux, seed, accel="hybrid,kernel-irqchip=split", machine="pc,smm=off", cpus=2, mode="kvm")
+    vm = boot(host, binary, linux, seed, accel="hybrid", machine="pc,smm=off", cpus=2, mode="kvm")
     try:
         vm.set_mode("tcg")
         check_alive(vm, 2, 240)

@@ -94,7 +94,7 @@ class FakeQemu:
             "time": {"kvm-us": 1000, "tcg-us": 0},
             "blockers": self.behaviour.get("blockers", []),
             "dropped-features": ["avx512f"],
-            "irqchip": "split",
+            "irqchip": "on",
             "start": "kvm",
         }
         if self.reason:

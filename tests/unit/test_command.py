@@ -38,7 +38,7 @@ def test_the_whole_command_line() -> None:
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-accel",
-        "hybrid,start=kvm,kernel-irqchip=split",
+        "hybrid,start=kvm,kernel-irqchip=on",
         "-machine",
         "pc,smm=off,vmport=off",
         "-cpu",
@@ -78,9 +78,9 @@ def test_the_whole_command_line() -> None:
 @pytest.mark.parametrize(
     ("keys", "accel"),
     [
-        ({}, "hybrid,start=kvm,kernel-irqchip=split"),
+        ({}, "hybrid,start=kvm,kernel-irqchip=on"),
         ({"start_mode": "tcg", "irqchip": "off"}, "hybrid,start=tcg,kernel-irqchip=off"),
-        ({"accel": "kvm"}, "kvm,kernel-irqchip=split"),
+        ({"accel": "kvm"}, "kvm,kernel-irqchip=on"),
         ({"accel": "tcg"}, "tcg,thread=multi"),
     ],
 )

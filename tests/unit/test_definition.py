@@ -53,7 +53,13 @@ def test_a_whole_definition_survives() -> None:
 def test_defaults() -> None:
     vm = definition.parse({"schema": 1, "name": "a"})
     assert vm == definition.Vm(name="a")
-    assert (vm.accel, vm.start_mode, vm.expected_mode, vm.irqchip) == ("hybrid", "kvm", "kvm", "split")
+    assert (vm.accel, vm.start_mode, vm.expected_mode, vm.irqchip) == ("hybrid", "kvm", "kvm", "on")
+
+
+@pytest.mark.parametrize(("given", "irqchip"), [(True, "on"), (False, "off"), ("on", "on"), ("split", "split")])
+def test_irqchip_as_yaml_reads_it(given: object, irqchip: str) -> None:
+    """An unquoted on or off is a boolean in YAML 1.1."""
+    assert definition.parse({"schema": 1, "name": "a", "irqchip": given}).irqchip == irqchip
 
 
 @pytest.mark.parametrize(("accel", "mode"), [("hybrid", "kvm"), ("kvm", "kvm"), ("tcg", "tcg")])
@@ -91,7 +97,8 @@ def test_expected_mode_follows_start_mode() -> None:
         ({"accel": "xen"}, "accel: 'xen' is not one of 'hybrid', 'kvm', 'tcg'"),
         ({"start_mode": "fast"}, "start_mode: 'fast' is not one of 'kvm', 'tcg'"),
         ({"expected_mode": 1}, "expected_mode: 1 is not one of 'kvm', 'tcg'"),
-        ({"irqchip": "on"}, "irqchip: 'on' is not one of 'split', 'off'"),
+        ({"irqchip": "maybe"}, "irqchip: 'maybe' is not one of 'on', 'split', 'off'"),
+        ({"machine": True}, "machine: True is not one of 'pc', 'q35'"),
         (
             {"accel": "kvm", "start_mode": "tcg"},
             "start_mode: 'tcg' is not possible with accel 'kvm', only with 'hybrid'",

@@ -58,7 +58,7 @@ def test_running_hybrid_vm(host: Host) -> None:
         },
         "blockers": [],
         "dropped_features": ["avx512f"],
-        "irqchip": "split",
+        "irqchip": "on",
         "interface": 1,
         "qemu_version": "10.0.13",
         "series": "h1.0a1b2c3d",
