@@ -88,7 +88,7 @@ POINTS = (
     Case("irr-pending", (7, 23), waits=(POLL,)),
     Case("isr-nested", (7, 23), waits=(POLL,)),
     Case("tpr", (16, 23), waits=(POLL,)),
-    Case("ioapic-route", (23,)),
+    Case("ioapic-route", (23, 30)),
     Case("ioapic-mask", (23,)),
     Case("pic", (7, 23, 30), waits=(POLL,)),
     Case("level-irq", (7, 23, 30), waits=(POLL,)),
