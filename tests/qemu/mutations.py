@@ -5,7 +5,7 @@
 
 A mutation replaces text, or comments out a line, in one or more files of a QEMU tree of its own (in the cache); text that is not
 there any more is an error, so that the table cannot rot. The result is a table: number, pitfall, "caught" or "SURVIVED",
-mutation, test. Exit status 0 if all were caught. Pitfalls that no guest in a lab can observe are in PITFALLS.md with the
+mutation, test. Exit status 0 if all that this host can run were caught. Pitfalls that no guest in a lab can observe are in PITFALLS.md with the
 reason, and are not listed here.
 """
 

@@ -12,7 +12,7 @@ from harness import Baremetal, LabHost, QmpError, Vm
 from test_baremetal import CONFIGS, STOCK, go_to
 
 pytestmark = pytest.mark.skipif(bool(STOCK), reason="a stock accelerator does not switch")
-ACCEL, MACHINE, CPUS = CONFIGS["on"]
+ACCEL, MACHINE, CPUS = next(iter(CONFIGS.values()))
 
 
 def make(host, binary, kernel, seed, accel: str = ACCEL, machine: str = MACHINE, cpus: int = CPUS) -> Baremetal:
