@@ -76,7 +76,7 @@ patches-build: env ## build QEMU after each patch of the series (minutes each)
 	$(say)
 	tools/patches-build $(ARGS)
 
-stock-tests: build ## QEMU's own tests with and without the series (a quarter of an hour)
+stock-tests: build ## QEMU's own tests with and without the series (half an hour)
 	$(say)
 	tools/stock-tests $(ARGS)
 
