@@ -81,7 +81,11 @@ POINTS = (
     Case("lapic-oneshot", (23,), (500,)),
     Case("lapic-expired", (23,), waits=(POLL,)),
     Case("lapic-periodic", (23,)),
-    Case("lapic-deadline", (23,)),
+    Case("deadline", (23,)),
+    Case("deadline-expired", (23,), waits=(POLL,)),
+    Case("deadline-masked", (23,), waits=(POLL,)),
+    Case("deadline-mode", (23,), waits=(POLL,)),
+    Case("deadline-tsc", (13, 23), waits=(POLL,), paths=("tcg", "kvm-tcg", "tcg-kvm")),  # the kernel's timer does not look again
     Case("pit", ()),
     # interrupts
     Case("apic-regs", (23,), waits=(POLL,)),
@@ -112,6 +116,8 @@ STORMS = (
     storm("atomics", cpus=2),
     storm("tsc-smp", 13, cpus=2, switches=40),
     storm("lapic-storm", 23),
+    storm("deadline-storm", 23, switches=40),
+    storm("x2apic-ipi", 7, 23, 29, cpus=2, switches=40),
     storm("sti-hlt", 8, 7, args=(0, 1, 2), switches=40),
     storm("shadow", 8, cpus=2, switches=80),
     storm("ipi", 7, 23, 29, cpus=2, args=(0, 1), switches=40),
@@ -124,6 +130,6 @@ STORMS = (
     storm("rep-movs", 16, 25),
     storm("io-pairs", 25),
 )
-# These have tests of their own in test_lifecycle.py.
-ELSEWHERE = ("nmi-host", "paused", "reset")
+# These have tests of their own in test_lifecycle.py and test_transaction.py.
+ELSEWHERE = ("msr-refused", "nmi-host", "paused", "reset")
 CASES = {case.name: case for case in (*POINTS, *STORMS)}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pathlib
 import random
+import subprocess
 import sys
 
 import pytest
@@ -56,3 +57,15 @@ def binary(host) -> str:
 @pytest.fixture(scope="session")
 def baremetal_kernel(host) -> str:
     return host.push(harness.build_baremetal(), "baremetal")
+
+
+@pytest.fixture(scope="session")
+def linux(host) -> tuple[str, str]:
+    """Paths of the kernel and the initramfs on the host."""
+    if not isinstance(host, harness.LabHost):
+        pytest.skip("a Linux guest is booted under KVM, in a lab host")
+    said = subprocess.run([sys.executable, "-m", "lab", "guest"], cwd=harness.REPO, capture_output=True, text=True, timeout=1500, check=False)
+    if said.returncode:
+        pytest.fail(f"the guest was not built: {said.stderr[-2000:]}", pytrace=False)
+    folder = pathlib.Path(said.stdout.strip().splitlines()[-1])
+    return host.push(folder / "vmlinuz", "vmlinuz"), host.push(folder / "initrd.img", "initrd")

@@ -518,17 +518,20 @@ class Baremetal:
         self.notes: list[str] = []
         self.controls: dict[tuple[str, str], list[str]] = {}
 
-    def start(self, extra: tuple[str, ...] = ()) -> Vm:
-        self.stop()
-        hybrid = self.accel.startswith("hybrid")
-        start = "tcg" if "start=tcg" in self.accel else "kvm"
-        self.vm = Vm(
+    def process(self, accel: str, extra: tuple[str, ...] = ()) -> Vm:
+        """A QEMU with this guest's hardware."""
+        start = "tcg" if "start=tcg" in accel else "kvm"
+        return Vm(
             self.host, self.binary,
-            ["-accel", self.accel, "-machine", self.machine, "-cpu", self.cpu, "-smp", str(self.cpus), "-m", "64", "-vga", "std",
+            ["-accel", accel, "-machine", self.machine, "-cpu", self.cpu, "-smp", str(self.cpus), "-m", "64", "-vga", "std",
              "-net", "none", "-device", "edu", "-device", "pci-testdev", "-device", "pvpanic", "-action", "panic=pause",
              "-kernel", self.kernel, *extra],
-            mode=start if hybrid else None, seed=self.seed,
+            mode=start if accel.startswith("hybrid") else None, seed=self.seed,
         )  # fmt: skip
+
+    def start(self, extra: tuple[str, ...] = ()) -> Vm:
+        self.stop()
+        self.vm = self.process(self.accel, extra)
         self.vm.wait_line("^READY", 90)
         return self.vm
 
@@ -541,10 +544,12 @@ class Baremetal:
         return self.vm if self.vm and self.vm.process.poll() is None else self.start()
 
     def order(
-        self, test: str, arg: int = 0, wait: int = 0, *, at: Callable[[Vm, int, str], None] | None = None,
+        self, test: str, arg: int = 0, wait: int = 0, *, at: Callable[[Vm, int, str], Vm | None] | None = None,
         during: Callable[[Vm], None] | None = None, seconds: float = 60,
     ) -> list[str]:  # fmt: skip
         """Run one test. `at` is called while the guest waits at a point, `during` while a storm rages.
+
+        `at` may answer another Vm: the one that the guest is in now.
 
         Answers the discrepancies that the guest found; a guest that crashes or hangs raises, and is started anew.
         """
@@ -561,8 +566,12 @@ class Baremetal:
                 since += 1
                 word, rest = match[1], match[2]
                 if word == "AT":
-                    if at:
-                        at(vm, point, rest)
+                    moved = at(vm, point, rest) if at else None
+                    if moved:
+                        vm.kill()
+                        vm = self.vm = moved
+                        vm.qmp.run("set-action", {"reboot": "shutdown", "shutdown": "pause"})
+                        since = 0
                     point += 1
                     vm.console.send("g")
                 elif word == "STORM":

@@ -26,6 +26,7 @@ from qemu_series import PATCHES, cache_dir, read_series
 
 STATE = "target/i386/hybrid/hybrid-state.c"
 BARE = "test_baremetal.py::test_point"
+FAILS = "test_transaction.py"
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,8 @@ MUTATIONS = (
              (("target/i386/cpu.c", "if (hybrid_enabled() && !x86_hybrid_cpuid_leaf(env, &index)) {",
                "if (false && !x86_hybrid_cpuid_leaf(env, &index)) {"),),
              (f"{BARE}[cpuid-on-kvm-tcg]",)),
-    Mutation(20, "migration is not blocked in tcg",
-             (("accel/hybrid/hybrid-switch.c", "(mode == HYBRID_MODE_TCG && !block_migration(errp))", "(false && !block_migration(errp))"),),
-             ("test_blockers.py::test_migration_and_snapshots_in_tcg",)),
+    Mutation(20, "the stream has TCG's conventions", (("accel/hybrid/hybrid-migration.c", "if (!hybrid_in_tcg()) {", "if (true) {"),),
+             ("test_migration.py::test_snapshot[the same-tcg]",)),
     Mutation(23, "a halted vCPU runs on in kvm", ((STATE, "if (hybrid_kernel_apic && cs->halted) {", "if (false) {"),),
              (f"{BARE}[sipi-on-tcg-kvm]",)),
     Mutation(23, "routes are not put into the kernel again",
@@ -113,6 +113,26 @@ MUTATIONS = (
     Mutation(30, "8259 and IOAPIC are not loaded",
              (("accel/hybrid/hybrid-switch.c", "!hybrid_arch_load_irqchip(errp)", "false"),),
              (f"{BARE}[ioapic-route-on-tcg-kvm]", f"{BARE}[pic-on-tcg-kvm]")),
+    Mutation(11, "softfloat's flags stay when MXCSR has them",
+             ((STATE, "again. */\n    set_float_exception_flags(0, &env->sse_status);", "again. */"),),
+             ("test_lifecycle.py::test_registers_are_only_shown",)),
+    Mutation(21, "an MSR value that KVM refuses ends QEMU",
+             (("target/i386/kvm/kvm.c", "if (hybrid_enabled()) {\n            /*\n             * TCG accepts",
+               "if (false) {\n            /*\n             * TCG accepts"),),
+             (f"{FAILS}::test_state_that_kvm_refuses",)),
+    Mutation(31, "after a failed switch to kvm the state is not converted back",
+             (("accel/hybrid/hybrid-switch.c", "        for_each_vcpu(vcpu_convert_to_tcg, &error_abort);", "        /* mutation */"),),
+             (f"{FAILS}::test_guest_goes_on[on-kvm-convert]",)),
+    Mutation(31, "after a failed switch to tcg the copy is put into KVM", ((STATE, "cs->vcpu_dirty = false;\n\n    /* KVM", "/* KVM"),),
+             (f"{FAILS}::test_guest_goes_on[on-tcg-translations]",)),
+    Mutation(31, "after a failed switch to tcg an event is in both accelerators",
+             ((STATE, "    cpu_reset_interrupt(cs, CPU_INTERRUPT_TAKEN);\n    if (env->nmi_pending) {", "    if (env->nmi_pending) {"),),
+             (f"{FAILS}::test_storm_with_failures[off-irq-storm-0]", f"{FAILS}::test_storm_with_failures[on-nmi-storm-0]")),
+    Mutation(23, "a TSC deadline is not put into the kernel",
+             (("hw/i386/kvm/hybrid-apic.c", "ret < 0 ? ret : kvm_put_tscdeadline_msr(cpu)", "ret"),), (f"{BARE}[deadline-on-tcg-kvm]",)),
+    Mutation(23, "a TSC deadline stands still while the VM is paused",
+             (("hw/i386/kvm/hybrid-apic.c", "if (!running || hybrid_in_kvm()) {", "if (true) {"),),
+             ("test_lifecycle.py::test_deadline_goes_on_while_paused[tcg]",)),
 )  # fmt: skip
 
 

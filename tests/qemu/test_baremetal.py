@@ -159,6 +159,18 @@ def test_table_is_complete(guest):
         assert (listed[case.name][2] == "storm") == case.storm, case.name
 
 
+@pytest.mark.skipif(STOCK == "tcg", reason="stock TCG has no TSC-deadline timer")
+@pytest.mark.parametrize("guest", list(CONFIGS), indirect=True)
+def test_what_a_local_apic_may_have(request, guest):
+    """The tests of x2APIC and of the TSC-deadline timer end at once in a guest that has none: only one with irqchip off."""
+    vm = guest.running()
+    since = len(vm.console.lines)
+    assert guest.order("deadline") == []
+    assert guest.order("x2apic") == []
+    missing = {t.partition(" no ")[2] for _, t in vm.console.lines[since:] if t.startswith("NOTE no ")}
+    assert missing == ({"x2APIC", "TSC-deadline timer"} if request.node.callspec.params["guest"] == "off" else set())
+
+
 @along(POINTS, WALKS)
 def test_point(guest, case, path):
     check_case(guest, case, path)

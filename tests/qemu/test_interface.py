@@ -140,6 +140,15 @@ def test_monitor_for_people(vm):
     vm.set_mode("kvm")
 
 
+def test_monitor_commands_of_both_accelerators(vm):
+    """What one of them offers is asked for in both modes."""
+    for mode in ("kvm", "tcg"):
+        in_mode(vm, mode)
+        assert "TB count" in vm.hmp("info jit")
+        assert "enabled" in vm.hmp("info kvm")
+    assert vm.qmp.run("query-status")["status"] == "running"
+
+
 def test_trace_points(host, binary, seed):
     trace = f"{host.folder}/trace-{seed}"
     vm = Vm(host, binary, [*ARGUMENTS, "-trace", "hybrid_*", "-D", trace], mode="kvm", seed=seed, serial=False)

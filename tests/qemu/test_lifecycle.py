@@ -100,6 +100,22 @@ def test_stale_translations_of_the_processor_are_dropped(guest, mmu_loads):
     assert guest.order("gpr", 0, 0, at=probe) == []
 
 
+@pytest.mark.parametrize("path", ["kvm", "tcg", "kvm-tcg", "tcg-kvm"])
+def test_deadline_goes_on_while_paused(guest, path):
+    """The TSC does not stop with the VM: what a deadline of 1.5 s has left after a pause of 1 s is half a second."""
+    first, *rest = path.split("-")
+    go_to(guest.running(), first)
+
+    def pause(vm: Vm, _point: int, _name: str) -> None:
+        vm.qmp.run("stop")
+        time.sleep(1)
+        for mode in rest if vm.mode == first else []:
+            vm.set_mode(mode)
+        vm.qmp.run("cont")
+
+    assert guest.order("deadline", 1500, 0, at=pause) == []
+
+
 RESETS = [(way, path) for way in ("qmp", "keyboard", "cf9", "triple-fault") for path in ("kvm", "tcg", "kvm-tcg", "tcg-kvm")]
 
 
@@ -255,6 +271,21 @@ def test_cpu_is_the_same_whatever_the_start(host, binary, baremetal_kernel, seed
         finally:
             guest.stop()
     assert seen["kvm"] == seen["tcg"]
+
+
+def test_registers_are_only_shown(guest):
+    """11: QEMU adds softfloat's flags to the MXCSR that it shows, and puts what it has shown into KVM."""
+
+    def at(vm: Vm, point: int, _name: str) -> None:
+        if point == 0:
+            vm.flip()  # the flags were raised in tcg, and the guest clears them in kvm
+        else:
+            vm.qmp.run("stop")
+            vm.hmp("info registers -a")
+            vm.qmp.run("cont")
+
+    go_to(guest.running(), "tcg")
+    assert guest.order("sse-flags", 0, 0, at=at) == []
 
 
 def test_quit_in_either_mode(host, binary, baremetal_kernel, seed):

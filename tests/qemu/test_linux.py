@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import re
-import subprocess
-import sys
 import time
 
 import pytest
-from harness import REPO, LabHost, Unexpected, Vm
+from harness import Unexpected, Vm
 
 FATAL = r"\bERR |Kernel panic|BUG:|Oops|general protection|invalid opcode|double fault|Call Trace|I/O error"
 # name: (irqchip, CPUs, switches, machine)
@@ -23,18 +20,6 @@ SOAKS = {
     "off-1": ("off", 1, 100, "pc"),
     "off-2": ("off", 2, 100, "q35"),
 }
-
-
-@pytest.fixture(scope="session")
-def linux(host) -> tuple[str, str]:
-    """Paths of the kernel and the initramfs on the host."""
-    if not isinstance(host, LabHost):
-        pytest.skip("a Linux guest is booted under KVM, in a lab host")
-    said = subprocess.run([sys.executable, "-m", "lab", "guest"], cwd=REPO, capture_output=True, text=True, timeout=1500, check=False)
-    if said.returncode:
-        pytest.fail(f"the guest was not built: {said.stderr[-2000:]}", pytrace=False)
-    folder = pathlib.Path(said.stdout.strip().splitlines()[-1])
-    return host.push(folder / "vmlinuz", "vmlinuz"), host.push(folder / "initrd.img", "initrd")
 
 
 def boot(host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus: int, mode: str | None) -> Vm:
@@ -72,6 +57,11 @@ def check_alive(vm: Vm, beats: int = 4, seconds: float = 60) -> None:
     assert int(last[2]) > int(first[2])
 
 
+def go_to_kvm(vm: Vm) -> None:
+    if vm.mode == "tcg":
+        vm.flip()
+
+
 def no_complaints(vm: Vm) -> None:
     bad = [text for _, text in vm.console.lines if re.search(FATAL, text)]
     if bad:
@@ -92,11 +82,9 @@ def test_random_switches_under_load(host, binary, linux, seed, name):
             vm.random_switches(batch, 5, 300, lambda: no_complaints(vm))
             done += batch
             if done % 100 == 0:
-                if vm.mode == "tcg":
-                    vm.flip()
+                go_to_kvm(vm)
                 check_alive(vm, 2, 90)
-        if vm.mode == "tcg":
-            vm.flip()
+        go_to_kvm(vm)
         check_alive(vm, 6, 90)
         no_complaints(vm)
         info = vm.qmp.run("query-hybrid")

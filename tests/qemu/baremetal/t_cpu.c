@@ -376,6 +376,19 @@ TEST(msr_known, "msr-known", "at", 1)
     }
 }
 
+/* In tcg: an MSR with a value that TCG takes and KVM does not, so that the switch to kvm fails half-way. */
+TEST(msr_refused, "msr-refused", "at", 1)
+{
+    u64 pat = rdmsr(0x277), reserved = (pat & ~0xfful) | 2;
+    i64 vec = write_msr(0x277, reserved);
+    check(vec == -1, "vector of wrmsr", vec, -1);
+    at("msr-refused");
+    check(rdmsr(0x277) == reserved, "PAT after the failure", rdmsr(0x277), reserved);
+    wrmsr(0x277, pat);
+    at("msr-refused no more");
+    check(rdmsr(0x277) == pat, "PAT", rdmsr(0x277), pat);
+}
+
 /* ---- protection (10) ---- */
 static u32 feature7(void)
 {

@@ -236,37 +236,6 @@ TEST(lapic_periodic, "lapic-periodic", "at", 1)
         check(took > 8 * period && took < 13 * period, "10 periods, nanoseconds", took, 10 * period);
     }
 }
-/* TSC deadline, if the processor offers it. */
-TEST(lapic_deadline, "lapic-deadline", "at", 1)
-{
-    u32 r[4];
-    cpuid(1, 0, r);
-    if (!(r[2] & 1 << 24)) {
-        note("no TSC-deadline timer");
-        return;
-    }
-    u64 hz = tsc_hz(50 * MS);
-    handlers[0x40] = timer_handler;
-    for (int i = 0; i < 2; i++) {
-        ticks = 0;
-        apic_write(0x320, 2 << 17 | 0x40);
-        asm volatile("mfence");
-        u64 h0 = hpet_ns(), deadline = rdtsc() + hz;
-        wrmsr(0x6e0, deadline);
-        wait_ns(300 * MS);
-        at("lapic-deadline");
-        check(rdmsr(0x6e0) == deadline || ticks, "deadline", rdmsr(0x6e0), deadline);
-        sti();
-        while (!ticks && hpet_ns() - h0 < 4000 * MS) {
-            pause();
-        }
-        cli();
-        check(ticks == 1, "deadline interrupts", ticks, 1);
-        u64 took = tick_ns - h0;
-        check(took > 950 * MS && took < 1400 * MS, "deadline's delay, nanoseconds", took, 1000 * MS);
-        check(rdmsr(0x6e0) == 0, "deadline after it fired", rdmsr(0x6e0), 0);
-    }
-}
 /* Random switches while the periodic timer ticks: the count agrees with the HPET's time. */
 TEST(lapic_storm, "lapic-storm", "storm", 1)
 {
