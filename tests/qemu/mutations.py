@@ -133,6 +133,8 @@ MUTATIONS = (
     Mutation(23, "a TSC deadline stands still while the VM is paused",
              (("hw/i386/kvm/hybrid-apic.c", "if (!running || hybrid_in_kvm()) {", "if (true) {"),),
              ("test_lifecycle.py::test_deadline_goes_on_while_paused[tcg]",)),
+    Mutation(20, "KVM's log of dirty pages reaches TCG", (("include/exec/ram_addr.h", "tcg_enabled() && !hybrid_enabled()", "tcg_enabled()"),),
+             ("test_migration.py::test_code_that_changes_while_memory_is_copied",)),
 )  # fmt: skip
 
 
