@@ -18,8 +18,8 @@ ARGS ?=
 
 say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
 
-.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build stock-tests mutations qemu-test molecule bench soak \
-        qemu-src qemu-export clean
+.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build stock-tests mutations qemu-test molecule bench \
+        bench-docs soak qemu-src qemu-export clean
 
 ##@ Start here
 help: ## this text
@@ -92,9 +92,13 @@ molecule: build ## roles and playbooks on a lab host
 	$(say)
 	tools/molecule $(ARGS)
 
-bench: build ## measure the pause of switches, writes reports/bench.json
+bench: build ## compare with stock QEMU, writes reports/bench.json: ARGS='--only memory_overhead --runs 5'
 	$(say)
 	python tests/bench/bench.py $(ARGS)
+
+bench-docs: env ## put reports/bench.json into docs/: table and picture
+	$(say)
+	python tests/bench/document.py
 
 soak: build ## random switches under load: ARGS='--minutes 10 --seed 1'
 	$(say)

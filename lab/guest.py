@@ -23,7 +23,7 @@ from lab.progress import say
 
 SOURCES = TOP / "tests" / "guest"
 BUSYBOX = Path("/bin/busybox")
-CHECK_MODULES = ["virtio_pci", "virtio_blk"]
+CHECK_MODULES = ["virtio_pci", "virtio_blk", "virtio_net"]
 PROBE_MODULES = ["kvm_amd", "kvm_intel"]
 COMPILE = ["gcc", "-O2", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure the pause of switches on a lab host and write reports/bench.json.
+"""Compare a hybrid VM with stock QEMU on a lab host and write reports/bench.json.
 
-Two guests of different size run at the same time and are switched in turn, so that whatever disturbs the lab disturbs both.
-Only ratios mean something: a lab host is an emulated machine. Runs inside the venv: `make bench ARGS='--runs 5'`.
+A and B of each comparison are measured in turn on one lab host, and only their ratio means something: a lab host may be an emulated
+machine. Stock KVM and TCG are the same binary with -accel kvm and -accel tcg; `make stock-tests` shows that it is a stock QEMU then.
+Whether a goal is met is said and is not an error: the exit status is 0 when everything was measured.
+Runs inside the venv: `make bench ARGS='--only pause_vs_ram,memory_overhead --runs 5'`.
 """
 
 from __future__ import annotations
@@ -10,16 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP), str(TOP / "tests" / "qemu"), str(TOP / "tests" / "bench")]
 
 import harness
-import test_linux
-from comparison import comparison, percentile, table
+import lateness
+import memory
+import migration
+import modes
+import pauses
+from comparison import Entry, merged, table, verdict
+from goals import GOALS, Goal, chosen
+from guests import Bench, tsc_arguments
 
 from lab.config import cache_root, lab_from
 from lab.guest import ensure_guest
@@ -27,76 +38,91 @@ from lab.image import ensure_image
 from lab.progress import say
 
 REPORT = TOP / "reports" / "bench.json"
-SIZES_MIB = {"small": 256, "large": 1536}
-DIRECTIONS = {"kvm_tcg": "tcg", "tcg_kvm": "kvm"}
+RUNS = 5
 
 
-def boot(host: harness.LabHost, binary: str, linux: tuple[str, str], memory_mib: int) -> harness.Vm:
-    """Start an idle guest with one CPU."""
-    vm = harness.Vm(
-        host, binary,
-        ["-accel", "hybrid", "-machine", "pc,smm=off", "-cpu", "max", "-m", str(memory_mib),
-         "-kernel", linux[0], "-initrd", linux[1], "-append", "console=ttyS0 no_timer_check loglevel=4 panic=-1 nowatchdog hc.workers=0"],
-        mode="kvm", seed=0,
-    )  # fmt: skip
-    vm.wait_line(r"READY vcpus=1", 300, fatal=test_linux.FATAL)
-    vm.wait_line(r"^HB ", 60, fatal=test_linux.FATAL)
-    return vm
+def plan(goals: list[Goal]) -> dict[str, Callable[[Bench], list[Entry]]]:
+    """Return what measures these goals by group; of the modes only the kinds of work that are asked for."""
+    measures: dict[str, Callable[[Bench], list[Entry]]] = {
+        "pauses": pauses.measure, "migration": migration.measure, "lateness": lateness.measure, "memory": memory.measure,
+    }  # fmt: skip
+    for group, measure in (("kvm_mode", modes.measure_kvm), ("tcg_mode", modes.measure_tcg)):
+        works = [each.name.rpartition("_")[2] for each in goals if each.group == group]
+        measures[group] = partial(measure, works=works)
+    wanted = {each.group for each in goals}
+    return {group: measures[group] for group in dict.fromkeys(each.group for each in GOALS) if group in wanted}
 
 
-def measure(vms: dict[str, harness.Vm], switches: int) -> dict[tuple[str, str], list[int]]:
-    """Switch the guests in turn there and back; return pauses in microseconds by guest and direction."""
-    pauses: dict[tuple[str, str], list[int]] = {(name, direction): [] for name in vms for direction in DIRECTIONS}
-    for _ in range(switches):
-        for name, vm in vms.items():
-            for direction, mode in DIRECTIONS.items():
-                pauses[name, direction].append(vm.set_mode(mode)["pause-us"])
-    return pauses
+def write_report(comparisons: list[Entry], details: dict[str, Any], conditions: dict[str, Any]) -> dict[str, Any]:
+    """Write the report and return it. What an earlier one says of the same QEMU and was not measured now is kept."""
+    report: dict[str, Any] = {"comparisons": merged([], comparisons), "conditions": conditions, "details": details}
+    if REPORT.exists():
+        earlier = json.loads(REPORT.read_text())
+        if earlier.get("conditions") == conditions:
+            report["comparisons"] = merged(earlier["comparisons"], comparisons)
+            report["details"] = earlier["details"] | details
+        else:
+            say("bench", "the earlier report is of another QEMU or lab host: replaced")
+    REPORT.parent.mkdir(exist_ok=True)
+    part = REPORT.with_suffix(".part")
+    part.write_text(json.dumps(report, indent=2) + "\n")
+    part.rename(REPORT)
+    return report
 
 
-def compare(runs: list[dict[tuple[str, str], list[int]]]) -> list[dict[str, object]]:
-    """Turn the runs' pauses into comparisons."""
-    result = []
-    for direction in DIRECTIONS:
-        small, large = ([run[name, direction] for run in runs] for name in ("small", "large"))
-        medians = [statistics.median(run) for run in small]
-        result.append(comparison(f"pause_vs_ram_{direction}", [statistics.median(run) for run in large], medians, "us"))
-        result.append(comparison(f"pause_p99_vs_p50_{direction}", [percentile(run, 0.99) for run in small], medians, "us"))
-    return result
+def conditions_of(bench: Bench, accelerator: str) -> dict[str, Any]:
+    """Return what must be the same for two measurements to stand in one report."""
+    return {
+        "qemu": bench.host.run(f"{bench.binary} --version").splitlines()[0],
+        "lab_host": "emulated" if accelerator == "tcg" else accelerator,
+        "lab_kernel": bench.host.run("uname -r").strip(),
+        "lab_cpus": int(bench.host.run("nproc")),
+        "lab_memory_mib": int(bench.host.run("awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo")),
+    }
 
 
 def main() -> int:
     """Measure, print, write the report; return the exit status."""
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=5, help="how often each is measured (default: 5)")
-    parser.add_argument("--switches", type=int, default=40, help="switches each way, per guest and run (default: 40)")
-    chosen = parser.parse_args()
+    parser.add_argument("--runs", type=int, default=RUNS, help=f"how often each is measured (default: {RUNS})")
+    parser.add_argument("--only", default="", help="comparisons, by their names or the beginnings of them, separated by commas")
+    arguments = parser.parse_args()
+    try:
+        goals = chosen([word for word in arguments.only.split(",") if word])
+    except ValueError as error:
+        parser.error(str(error))
+    if arguments.runs < 1:
+        parser.error("--runs: at least 1")
+
     lab = lab_from(os.environ.get("LAB", "0"), os.environ.get("LAB_DISTRO", "bookworm"), cache_root())
     guest = ensure_guest(lab.cache, ensure_image(lab))
     host = harness.LabHost(str(lab.number))
-    vms: dict[str, harness.Vm] = {}
-    runs = []
+    names = [each.name for each in goals]
+    report: dict[str, Any] = {}
     try:
-        binary = host.push(harness.stripped(harness.find_binary()), "qemu")
-        linux = host.push(guest.kernel, "vmlinuz"), host.push(guest.initrd, "initrd")
-        for name, size in SIZES_MIB.items():
-            say("bench", f"starting the {name} guest, {size} MiB")
-            vms[name] = boot(host, binary, linux, size)
-        measure(vms, 3)  # the first switches translate what later ones find translated
-        for number in range(chosen.runs):
-            say("bench", f"run {number + 1} of {chosen.runs}")
-            runs.append(measure(vms, chosen.switches))
-        for vm in vms.values():
-            test_linux.no_complaints(vm)
+        bench = Bench(
+            host,
+            host.push(harness.stripped(harness.find_binary()), "qemu"),
+            host.push(guest.kernel, "vmlinuz"),
+            host.push(guest.initrd, "initrd"),
+            arguments.runs,
+            tsc_arguments(host.run("cat /proc/cmdline")),
+        )
+        conditions = conditions_of(bench, json.loads(lab.state_file.read_text())["accelerator"])
+        for group, measure in plan(goals).items():
+            began = time.monotonic()
+            bench.details = {}
+            entries = [entry for entry in measure(bench) if entry["name"] in names]
+            report = write_report(entries, bench.details, conditions)
+            say("bench", f"{group}: done in {time.monotonic() - began:.0f} s")
+            print(table(entries), flush=True)
     finally:
-        for vm in vms.values():
-            vm.kill()
         host.close()
-    comparisons = compare(runs)
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps({"comparisons": comparisons}, indent=2) + "\n")
-    print(table(comparisons))
-    say("bench", f"wrote {REPORT}")
+    done = [entry for entry in report["comparisons"] if entry["name"] in names]
+    say("bench", "all that was asked for")
+    print(table(done))
+    missed = [entry["name"] for entry in done if verdict(entry) == "no"]
+    say("bench", f"wrote {REPORT}; {len(done) - len(missed)} of {len(done)} goals met" + (f", not met: {', '.join(missed)}" if missed else ""))
     return 0
 
 

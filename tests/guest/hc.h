@@ -76,6 +76,9 @@ void *hc_timer_thread(void *unused);
 void *hc_mono_thread(void *unused);
 void *hc_tsc_thread(void *cpu);
 
+/* work.c: only with hc.bench=1 */
+void hc_work_loop(void);
+
 /* block.c */
 bool hc_block_open(void);
 void *hc_block_thread(void *unused);

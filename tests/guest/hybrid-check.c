@@ -9,8 +9,9 @@
  *   DONE errors=<n>      after hc.seconds=<n>, before the guest powers off
  *
  * Kernel command line: hc.workers=<n> (default: one per CPU; 0 leaves the
- * guest idle), hc.hb_ms=<n>, hc.blk=0|1, hc.seconds=<n>, and for testing the
- * checks themselves hc.inject=<check>[,<check>...].
+ * guest idle), hc.hb_ms=<n>, hc.blk=0|1, hc.seconds=<n>, hc.bench=1 (work on
+ * order instead of all this, see work.c), and for testing the checks themselves
+ * hc.inject=<check>[,<check>...].
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -189,6 +190,10 @@ int main(int argc, char **argv)
     pid_t fork_process = 0;
     long workers;
 
+    if (argc > 1 && !strcmp(argv[1], "exit")) {
+        /* The program that work.c starts. */
+        return 0;
+    }
     read_command_line();
     catch_fatal();
     hc = mmap(NULL, sizeof(*hc), PROT_READ | PROT_WRITE,
@@ -198,6 +203,11 @@ int main(int argc, char **argv)
     }
     /* /init says how often this program has died before: each is an error. */
     hc->errors = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+    if (option("hc.bench=", 0)) {
+        hc_line("READY vcpus=%ld", vcpus);
+        hc_work_loop();
+        return 0;
+    }
     workers = option("hc.workers=", vcpus);
     hc_compute_init();
     read_inject();

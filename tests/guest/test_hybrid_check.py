@@ -95,6 +95,55 @@ def test_failing_checks_accuse_no_other(guest: Guest, disk: Path) -> None:
     assert "DONE errors=0" not in lines
 
 
+WORKS = ("syscall", "fork", "compute", "timer", "blk", "net")
+
+
+@pytest.fixture
+def bench(guest: Guest) -> Iterator[subprocess.Popen[str]]:
+    """Start a guest that works on order, with the disk and the network that it needs."""
+    arguments = command(guest, Path("unused"), "hc.bench=1", vcpus=1)
+    network = ["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile="]
+    process = subprocess.Popen(
+        [*arguments[:-2], "-drive", "driver=null-co,size=64M,read-zeroes=on,if=virtio", *network],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace",
+    )  # fmt: skip
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_work_on_order(bench: subprocess.Popen[str]) -> None:
+    """Each kind of work is done and counted, by a clock that is the host's too."""
+    assert bench.stdin is not None
+    assert bench.stdout is not None
+
+    def order(line: str, answer: str) -> re.Match[str]:
+        assert bench.stdin is not None
+        assert bench.stdout is not None
+        bench.stdin.write(line + "\n")
+        bench.stdin.flush()
+        for said in bench.stdout:
+            assert not said.startswith("ERR"), said
+            if match := re.match(answer, said):
+                return match
+        raise AssertionError(f"no answer to {line}")
+
+    for said in bench.stdout:
+        if said.startswith("READY"):
+            break
+    begin = int(order("clock", r"CLOCK ns=(\d+) source=\w+")[1]), time.monotonic()
+    for work in WORKS:
+        match = order(f"{work} 500", rf"RESULT {work} n=(\d+) ns=(\d+)")
+        assert int(match[1]) > 0
+        assert int(match[2]) >= 500_000_000
+        if work == "timer":
+            # A sleep of 1 ms is never shorter.
+            assert int(match[1]) <= int(match[2]) / 1e6
+    end = int(order("clock", r"CLOCK ns=(\d+)")[1]), time.monotonic()
+    assert (end[0] - begin[0]) / 1e9 == pytest.approx(end[1] - begin[1], rel=0.02)
+    assert order("touch 16", r"TOUCHED mib=(\d+)")[1] == "16"
+
+
 @pytest.fixture
 def running(guest: Guest, disk: Path) -> Iterator[subprocess.Popen[str]]:
     """Start a guest that runs until it is ended."""
