@@ -544,7 +544,7 @@ class Baremetal:
         return self.vm if self.vm and self.vm.process.poll() is None else self.start()
 
     def order(
-        self, test: str, arg: int = 0, wait: int = 0, *, at: Callable[[Vm, int, str], Vm | None] | None = None,
+        self, test: str, arg: int = 0, wait: int = 0, *, at: Callable[[Vm, int, str], Any] | None = None,
         during: Callable[[Vm], None] | None = None, seconds: float = 60,
     ) -> list[str]:  # fmt: skip
         """Run one test. `at` is called while the guest waits at a point, `during` while a storm rages.
@@ -567,7 +567,7 @@ class Baremetal:
                 word, rest = match[1], match[2]
                 if word == "AT":
                     moved = at(vm, point, rest) if at else None
-                    if moved:
+                    if isinstance(moved, Vm):
                         vm.kill()
                         vm = self.vm = moved
                         vm.qmp.run("set-action", {"reboot": "shutdown", "shutdown": "pause"})
