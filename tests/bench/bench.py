@@ -2,7 +2,7 @@
 """Compare a hybrid VM with stock QEMU on a lab host and write reports/bench.json.
 
 A and B of each comparison are measured in turn on one lab host, and only their ratio means something: a lab host may be an emulated
-machine. Stock KVM and TCG are the same binary with -accel kvm and -accel tcg; `make stock-tests` shows that it is a stock QEMU then.
+machine. Stock KVM and TCG are the same binary with -accel kvm and -accel tcg; `make stock-tests` checks that it is a stock QEMU then.
 Whether a goal is met is said and is not an error: the exit status is 0 when everything was measured.
 Runs inside the venv: `make bench ARGS='--only pause_vs_ram,memory_overhead --runs 5'`.
 """

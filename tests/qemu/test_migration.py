@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 
 import pytest
 from harness import Baremetal, Vm
@@ -137,8 +138,9 @@ def test_loaded_at_start(saved, host, seed):
 
 
 # ------------------------------------------------------------------------------------------------ migration
-def migrate(source: Vm, target: Vm, uri: str) -> str:
+def migrate(source: Vm, target: Vm) -> str:
     """Answers "completed" or "failed"; the target answers to the source, so that either both have the guest or one."""
+    uri = f"unix:{source.host.folder}/migrate-{next(numbers)}"
     for vm in (source, target):
         vm.qmp.run("migrate-set-capabilities", {"capabilities": [{"capability": "return-path", "state": True}]})
     target.qmp.run("migrate-incoming", {"uri": uri})
@@ -148,6 +150,18 @@ def migrate(source: Vm, target: Vm, uri: str) -> str:
     if end == "completed":
         wait_for("the target", lambda: target.qmp.run("query-status")["status"] == "running")
     return end
+
+
+def moved(guest: Baremetal, source: Vm, accel: str, extra: tuple[str, ...] = (), check: Callable[[Vm], None] = lambda target: None) -> Vm:
+    """Migrate the guest into a new process, check that one and answer it."""
+    target = guest.process(accel, (*extra, "-incoming", "defer"))
+    try:
+        assert migrate(source, target) == "completed", target.stderr()
+        check(target)
+    except BaseException:
+        target.kill()
+        raise
+    return target
 
 
 @pytest.mark.parametrize("irqchip", ["on", "split", "off"])
@@ -163,15 +177,9 @@ def test_migration(host, binary, baremetal_kernel, seed, irqchip, mode, start):
                 if point:
                     vm.flip()
                     return None
-                uri = f"unix:{host.folder}/migrate-{next(numbers)}"
-                target = guest.process(f"hybrid,kernel-irqchip={irqchip},start={start}", ("-incoming", "defer"))
-                try:
-                    assert migrate(vm, target, uri) == "completed", target.stderr()
-                    check_mode(target, mode, None if mode == "kvm" else "loaded")
-                    target.mode = mode
-                except BaseException:
-                    target.kill()
-                    raise
+                accel = f"hybrid,kernel-irqchip={irqchip},start={start}"
+                target = moved(guest, vm, accel, check=lambda target: check_mode(target, mode, None if mode == "kvm" else "loaded"))
+                target.mode = mode
                 return target
 
             assert guest.order(name, arg, 0, at=at) == [], name
@@ -188,10 +196,9 @@ def test_migration_that_nobody_takes(host, binary, baremetal_kernel, seed, mode)
     def at(vm: Vm, point: int, _name: str) -> None:
         if point:
             return
-        uri = f"unix:{host.folder}/migrate-{next(numbers)}"
         target = fewer.process("hybrid", ("-incoming", "defer"))
         try:
-            assert migrate(vm, target, uri) == "failed"
+            assert migrate(vm, target) == "failed"
         finally:
             target.kill()
         wait_for("the guest", lambda: vm.qmp.run("query-status")["status"] == "running")
@@ -248,14 +255,7 @@ def test_migration_with_stock_kvm(host, binary, baremetal_kernel, seed, there, b
                     if back == "hybrid":
                         vm.flip()
                     return None
-                uri = f"unix:{host.folder}/migrate-{next(numbers)}"
-                target = guest.process(back, (*stock, "-incoming", "defer"))
-                try:
-                    assert migrate(vm, target, uri) == "completed", target.stderr()
-                except BaseException:
-                    target.kill()
-                    raise
-                return target
+                return moved(guest, vm, back, stock)
 
             assert guest.order(name, arg, 0, at=at) == [], name
     finally:
@@ -271,7 +271,7 @@ def test_stock_kvm_does_not_take_a_guest_in_tcg(host, binary, baremetal_kernel, 
             return
         target = guest.process("kvm", ("-incoming", "defer"))
         try:
-            assert migrate(vm, target, f"unix:{host.folder}/migrate-{next(numbers)}") == "failed"
+            assert migrate(vm, target) == "failed"
             assert "section or instance 'hybrid'" in target.stderr()
         finally:
             target.kill()
@@ -288,14 +288,13 @@ def test_stock_kvm_does_not_take_a_guest_in_tcg(host, binary, baremetal_kernel, 
 @pytest.mark.parametrize("mode", ["kvm", "tcg"])
 def test_linux_migrates_while_it_works(host, binary, linux, seed, mode):
     """Memory that changes while it is copied, in either mode, and on the target random switches."""
-    uri = f"unix:{host.folder}/migrate-{next(numbers)}"
     hybrid = {"accel": "hybrid", "machine": MACHINE, "cpus": 2}
     vm = boot(host, binary, linux, seed, mode="kvm", **hybrid)
     target = None
     try:
         go_to(vm, mode)
         target = Vm(host, binary, [*vm.argv[1 : vm.argv.index("-display")], "-incoming", "defer"], mode=mode, seed=seed)
-        assert migrate(vm, target, uri) == "completed", target.stderr()
+        assert migrate(vm, target) == "completed", target.stderr()
         check_mode(target, mode)
         vm.kill()
         target.wait_line(r"^HB ", 240, fatal=FATAL)
