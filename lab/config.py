@@ -76,6 +76,11 @@ class Lab:
         return self.folder / "console.log"
 
     @property
+    def emulator_log(self) -> Path:
+        """What the outer QEMU said: its last words, if it ends by itself."""
+        return self.folder / "emulator.log"
+
+    @property
     def state_file(self) -> Path:
         """JSON: what this lab host was started with."""
         return self.folder / "state.json"

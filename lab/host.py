@@ -119,12 +119,22 @@ def _start(lab: Lab, image: Image, qemu: Path, accelerator: str) -> None:
     say(lab.name, f"starting {lab.distro} with {accelerator}")
     tsc_khz = tsc.measure() if accelerator == "tcg" else None
     command = outer.command_line(lab, str(qemu), accelerator, str(image.disk), str(image.kernel), str(image.initrd), tsc_khz)
-    # The disk's changes go to an unlinked file; it belongs into the cache, not into a /tmp that may be memory.
-    done = subprocess.run(
-        command, env={**os.environ, "TMPDIR": str(lab.folder)}, capture_output=True, text=True, timeout=60, check=False
-    )
-    if done.returncode != 0:
-        raise LabError(f"{lab.name}: QEMU did not start: {done.stderr.strip()}")
+    lab.pid_file.unlink(missing_ok=True)
+    # Not with -daemonize: QEMU would say nothing any more, not even why it ends.
+    with lab.emulator_log.open("wb") as log:
+        # The disk's changes go to an unlinked file; it belongs into the cache, not into a /tmp that may be memory.
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "TMPDIR": str(lab.folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    while pid_of(lab) is None:
+        if process.poll() is not None:
+            raise LabError(f"{lab.name}: QEMU did not start: {last_lines(lab.emulator_log, 15)}")
+        time.sleep(0.05)
 
 
 def _check_machine(lab: Lab) -> None:
@@ -146,7 +156,8 @@ def _wait_for_ssh(lab: Lab, started: float) -> None:
     next_line = started + 15
     while time.monotonic() - started < BOOT_TIMEOUT:
         if pid_of(lab) is None:
-            raise LabError(f"{lab.name}: QEMU ended; the end of its console:\n{last_lines(lab.console, 15)}")
+            said = last_lines(lab.emulator_log, 15)
+            raise LabError(f"{lab.name}: QEMU ended: {said}\nthe end of its console:\n{last_lines(lab.console, 15)}")
         if panic := panic_in(last_lines(lab.console, 200)):
             raise LabError(f"{lab.name}: {panic}; see {lab.console}")
         if _ssh_banner(lab.ssh_port):

@@ -47,5 +47,5 @@ def command_line(
         *("-device", "virtio-rng-pci"),
         *("-chardev", f"file,id=console,path={lab.console}", "-serial", "chardev:console"),
         *("-monitor", f"unix:{lab.folder}/monitor.sock,server=on,wait=off"),
-        *("-daemonize", "-pidfile", str(lab.pid_file)),
+        *("-pidfile", str(lab.pid_file)),
     ]

@@ -105,7 +105,7 @@ class LabHost:
         self.run(f"mkdir -p {self.folder} && (modprobe kvm-amd || modprobe kvm-intel)")
         self.packages()
         self.boot_id = self.run(BOOT_ID)
-        self.console = state / "console.log"
+        self.logs = [log for log in (state / "console.log", state / "emulator.log") if log.exists()]
 
     def lost(self) -> str:
         """Why nothing more can be tested on this host: it hangs, or it has started anew. Empty as long as it lives."""
@@ -117,8 +117,8 @@ class LabHost:
             if now == self.boot_id:
                 return ""
             what = f"{self.name} has started anew"
-        tail = "\n".join(self.console.read_text(errors="replace").splitlines()[-20:]) if self.console.exists() else "none"
-        return f"the lab host is lost: {what}\nthe end of its console:\n{tail}"
+        tails = (f"the end of its {log.name}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-20:]) for log in self.logs)
+        return "\n".join([f"the lab host is lost: {what}", *tails])
 
     @staticmethod
     def bring_up(number: str) -> None:
