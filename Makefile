@@ -19,7 +19,7 @@ ARGS ?=
 say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
 
 .PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build stock-tests mutations qemu-test molecule bench \
-        bench-docs soak qemu-src qemu-export clean
+        bench-docs soak qemu-src qemu-rebase qemu-export clean
 
 ##@ Start here
 help: ## this text
@@ -108,6 +108,10 @@ soak: build ## random switches under load: ARGS='--minutes 10 --seed 1'
 qemu-src: env ## unpack the QEMU source with the series as git commits
 	$(say)
 	tools/qemu-src $(ARGS)
+
+qemu-rebase: env ## move them to another point release: PINS=file.yml
+	$(say)
+	tools/qemu-rebase $(PINS)
 
 qemu-export: env ## write those commits back as patches
 	$(say)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""tools/qemu-src and tools/qemu-export: patches to commits and back, byte for byte."""
+"""tools/qemu-src, qemu-rebase and qemu-export: patches to commits, onto another QEMU, and back, byte for byte."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import qemu_series
+import yaml
 
 PATCH = """\
 From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
@@ -32,10 +33,10 @@ index 0000000000000000000000000000000000000000..9daeafb9864cf43055ae93beb0afd6c7
 NAME = "-docs-say-that-this-is-a-test.patch"
 
 
-def run_tool(name: str, tree: Path, patches: Path) -> subprocess.CompletedProcess[str]:
+def run_tool(name: str, tree: Path, patches: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a tool on a tree and a series of the test's own."""
     environment = {**os.environ, "QEMU_SRC": str(tree), "QEMU_PATCHES": str(patches)}
-    return subprocess.run([qemu_series.TOP / "tools" / name], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([qemu_series.TOP / "tools" / name, *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,58 @@ def test_signed_off_by_is_refused(round_trip: tuple[Path, Path]) -> None:
     assert result.returncode == 1
     assert "has a Signed-off-by line: the series carries none" in result.stderr
     assert content(patches) == before
+
+
+PINS = ("hybrid_qemu_build_version", "hybrid_qemu_build_archives", "hybrid_qemu_build_debian_version", "hybrid_qemu_build_debian_suite")
+
+
+def test_rebase_moves_the_series_to_another_commit(round_trip: tuple[Path, Path], tmp_path: Path) -> None:
+    """The source that is pinned already, so that the same patches must come out."""
+    tree, patches = round_trip
+    before = content(patches)
+    defaults = qemu_series.role_defaults()
+    pins = tmp_path / "pins.yml"
+    pins.write_text(yaml.safe_dump({name: defaults[name] for name in PINS}))
+
+    result = run_tool("qemu-rebase", tree, patches, str(pins))
+
+    assert result.returncode == 0, result.stderr
+    moved = qemu_series.git(tree, "rev-list", "hybrid-base-before..hybrid-base").split()
+    assert moved == qemu_series.git(tree, "rev-parse", "hybrid-base").split()
+    assert qemu_series.git(tree, "merge-base", "hybrid-base", "HEAD").split() == moved
+    assert run_tool("qemu-export", tree, patches).returncode == 0
+    assert content(patches) == before
+
+
+@pytest.mark.parametrize(
+    ("pins", "says"),
+    [
+        (None, "No such file or directory"),
+        ("[]", "not a mapping of variables"),
+        ("{hybrid_qemu_build_version: 10.0.2}", "hybrid_qemu_build_archives is missing"),
+    ],
+)
+def test_rebase_refuses_other_pins(round_trip: tuple[Path, Path], tmp_path: Path, pins: str | None, says: str) -> None:
+    tree, patches = round_trip
+    path = tmp_path / "pins.yml"
+    if pins is not None:
+        path.write_text(pins)
+    result = run_tool("qemu-rebase", tree, patches, str(path))
+    assert result.returncode == 1
+    assert result.stderr.startswith("qemu-rebase: ")
+    assert str(path) in result.stderr
+    assert says in result.stderr
+
+
+def test_rebase_needs_a_clean_tree(round_trip: tuple[Path, Path], tmp_path: Path) -> None:
+    tree, patches = round_trip
+    pins = tmp_path / "pins.yml"
+    pins.write_text("{hybrid_qemu_build_version: 10.0.2, hybrid_qemu_build_archives: []}")
+    (tree / "VERSION").write_text("10.0.99\n")
+    result = run_tool("qemu-rebase", tree, patches, str(pins))
+    qemu_series.git(tree, "checkout", "VERSION")
+    assert result.returncode == 1
+    assert result.stderr == f"qemu-rebase: {tree} has changes that are not committed: commit or drop them first\n"
 
 
 def test_export_needs_a_work_tree(tmp_path: Path) -> None:
