@@ -68,6 +68,7 @@ POINTS = (
     Case("ring3-spin", (2,), waits=(SPIN,)),
     # memory
     Case("smc", (15,)),
+    Case("smc-chain", (15,)),
     Case("smc-dma", (15,)),
     Case("tlb", (15,)),
     Case("pt-bits", (15,)),

@@ -68,7 +68,7 @@ MUTATIONS = (
     Mutation(13, "TCG's TSC does not take KVM's offset",
              (("target/i386/hybrid/hybrid-state.c", "ret = tsc_offset_ioctl(cs, KVM_GET_DEVICE_ATTR, &env->tsc_offset);", "ret = 0;"),),
              (f"{BARE}[tsc-on-kvm-tcg]",)),
-    Mutation(15, "translations are kept", (("accel/hybrid/hybrid-switch.c", "    tb_flush(cpu);", "    (void)cpu;"),),
+    Mutation(15, "translations are believed", drop("accel/hybrid/hybrid-switch.c", "tb_doubt_all();"),
              (f"{BARE}[smc-on-tcg-kvm]", f"{BARE}[smc-dma-on-tcg-kvm]")),
     Mutation(15, "TLBs are kept", drop(STATE, "tlb_flush(cs);"), (f"{BARE}[tlb-on-kvm-tcg]", f"{BARE}[pt-bits-on-kvm-tcg]")),
     Mutation(16, "ioeventfds are not signalled in tcg", (("system/memory.c", "if (!kvm_in_use() &&", "if (!kvm_enabled() &&"),),
@@ -121,7 +121,7 @@ MUTATIONS = (
                "if (false) {\n            /*\n             * TCG accepts"),),
              (f"{FAILS}::test_state_that_kvm_refuses",)),
     Mutation(31, "after a failed switch to kvm the state is not converted back",
-             (("accel/hybrid/hybrid-switch.c", "        for_each_vcpu(vcpu_convert_to_tcg, &error_abort);", "        /* mutation */"),),
+             (("accel/hybrid/hybrid-switch.c", "stay:\n    CPU_FOREACH(cpu) {\n        hybrid_arch_convert_to_tcg(cpu);\n    }", "stay:"),),
              (f"{FAILS}::test_guest_goes_on[on-kvm-convert]",)),
     Mutation(31, "after a failed switch to tcg the copy is put into KVM", ((STATE, "cs->vcpu_dirty = false;\n\n    /* KVM", "/* KVM"),),
              (f"{FAILS}::test_guest_goes_on[on-tcg-translations]",)),
@@ -135,6 +135,11 @@ MUTATIONS = (
              ("test_lifecycle.py::test_deadline_goes_on_while_paused[tcg]",)),
     Mutation(20, "KVM's log of dirty pages reaches TCG", (("include/exec/ram_addr.h", "tcg_enabled() && !hybrid_enabled()", "tcg_enabled()"),),
              ("test_migration.py::test_code_that_changes_while_memory_is_copied",)),
+    Mutation(15, "a translation that is true jumps to one that is not",
+             (("accel/tcg/tb-maint.c", "n == 0 && other->checked", "other == tb && other->checked"),),
+             (f"{BARE}[smc-chain-on-tcg-kvm]",)),
+    Mutation(15, "the second page of a translation is not compared",
+             (("accel/tcg/tb-maint.c", "(size0 == tb->size ||", "(size0 <= tb->size ||"),), (f"{BARE}[smc-on-tcg-kvm]",)),
 )  # fmt: skip
 
 

@@ -61,6 +61,59 @@ def test_first_sipi_after_a_switch(host, binary, baremetal_kernel, seed):
             guest.stop()
 
 
+def translations(vm: Vm) -> tuple[int, int]:
+    """How many translations there are, and how often all have been dropped."""
+    text = vm.hmp("info jit")
+    found = [re.search(rf"^{what} +(\d+)", text, re.MULTILINE) for what in ("TB count", "TB flush count")]
+    assert all(found), text
+    count, flushes = (int(one[1]) for one in found if one)
+    return count, flushes
+
+
+def test_translations_are_kept(guest):
+    """A switch to tcg translates nothing anew that is still true, and drops nothing."""
+    few(guest)
+
+    def at(vm: Vm, point: int, _name: str) -> None:
+        if point:
+            return
+        go_to(vm, "tcg")
+        vm.set_mode("kvm")
+        vm.set_mode("tcg")
+        count, flushes = translations(vm)
+        assert count > 100
+        for _ in range(10):
+            vm.set_mode("kvm")
+            vm.set_mode("tcg")
+        after, flushes_after = translations(vm)
+        assert flushes_after == flushes
+        assert count <= after < count * 1.2
+
+    assert guest.order("gpr", 0, 0, at=at) == []
+
+
+def test_translations_are_given_up(host, binary, baremetal_kernel, seed):
+    """After tb-keep seconds in kvm, and not before a switch back to tcg; the guest does not notice."""
+    guest = make(host, binary, baremetal_kernel, seed, f"{ACCEL},tb-keep=2")
+    try:
+        few(guest)
+
+        def at(vm: Vm, point: int, _name: str) -> None:
+            if point:
+                return
+            go_to(vm, "kvm")
+            deadline = time.monotonic() + 30
+            while translations(vm)[0]:
+                assert time.monotonic() < deadline
+                vm.qmp.poll(0.2)
+            vm.set_mode("tcg")
+
+        assert guest.order("smc", 0, 0, at=at) == []
+        few(guest)
+    finally:
+        guest.stop()
+
+
 TRACING = "/sys/kernel/tracing"
 
 

@@ -69,6 +69,25 @@ TEST(smc, "smc", "at", 1)
     }
 }
 
+/* Code that a direct jump on the same page leads to: a translation of the jump goes on to that of the code by itself. */
+TEST(smc_chain, "smc-chain", "at", 1)
+{
+    u64 jump = JIT, code = JIT + 0x200;
+    *(volatile u8 *)jump = 0xe9;                        /* jmp rel32 */
+    *(volatile u32 *)(jump + 1) = code - (jump + 5);
+    for (u32 round = 0; round < 6; round++) {
+        emit(code, 300 + round);
+        for (int i = 0; i < 10; i++) {
+            check(call(jump) == 300 + round, "code behind a jump", call(jump), 300 + round);
+        }
+        at("smc-chain");
+        emit(code, 700 + round);
+        at("smc-chain run");
+        u32 v = call(jump);
+        check(v == 700 + round, "code behind a jump, rewritten in the other mode", v, 700 + round);
+    }
+}
+
 /* Code written by a device (edu's DMA) while in the other mode. */
 TEST(smc_dma, "smc-dma", "at", 1)
 {
