@@ -160,13 +160,6 @@ TEST(tpr, "tpr", "at", 1)
     write_cr8(0);
 }
 
-/* The IOAPIC's routes, changed in one mode, used in the other. The source is the PIT, edge. */
-static void pit_shot(void)
-{
-    outb(0x43, 0x30);
-    outb(0x40, 100);
-    outb(0x40, 0);
-}
 /* One shot through a route of its own ends the ticks that the firmware has started. */
 static void pit_quiet(void)
 {
@@ -176,6 +169,7 @@ static void pit_quiet(void)
     drain_for(0x50, 1);
     quiet();
 }
+/* The IOAPIC's routes, changed in one mode, used in the other. The source is the PIT, edge. */
 TEST(ioapic, "ioapic-route", "at", 1)
 {
     pit_quiet();

@@ -132,6 +132,69 @@ TEST(ring3_io, "ring3-io", "at", 1)
     io_allow(0x61, 1, 0);
     io_allow(COM1, 8, 0);
 }
+/* ---- which ports ring 3 may use: the bitmap, its end, IOPL ---- */
+#define ANSWER 0x600d
+#define DENIED 0x10d            /* #GP */
+static u64 user_in(u16 port, u32 width, u64 flags)
+{
+    u64 code = user_program(user_port, user_port_end);
+    ((volatile u32 *)(code + 0x800))[0] = port;
+    ((volatile u32 *)(code + 0x800))[1] = width;
+    return enter_user(code, USER_STACK, flags);
+}
+/* TR is loaded again with another limit: the bitmap ends there. */
+static void limit_tss(u32 limit)
+{
+    tss_desc[0] = (tss_desc[0] & ~(0xful << 48 | 2ul << 40 | 0xffff)) | (limit & 0xffff) | (u64)(limit >> 16 & 15) << 48;
+    asm volatile("ltr %w0" :: "r"(TSS_SELECTOR) : "memory");
+}
+static void check_ports(const char *when, int second)
+{
+    /* Ports 0xe1 to 0xe4, 0xe7, 0xe8 and 0x300 are allowed, 0xe5 and 0xe6 are not: they change places in the second round. */
+    const struct { u16 port, width; u64 flags; u64 want; } rows[] = {
+        { 0xe1, 1, 2, second ? DENIED : ANSWER }, { 0xe4, 1, 2, second ? DENIED : ANSWER }, { 0xe5, 1, 2, second ? ANSWER : DENIED },
+        { 0xe0, 1, 2, DENIED }, { 0xe1, 2, 2, second ? DENIED : ANSWER }, { 0xe1, 4, 2, second ? DENIED : ANSWER },
+        { 0xe4, 2, 2, DENIED }, { 0xe5, 2, 2, second ? ANSWER : DENIED }, { 0xe3, 4, 2, DENIED },
+        { 0xe7, 2, 2, ANSWER },                 /* the bits are in two bytes */
+        { 0xe8, 2, 2, DENIED }, { 0xe0, 4, 0x3002, ANSWER }, { 0xe0, 1, 0x1002, DENIED },
+        { 0x300, 1, 2, DENIED },                /* allowed, but beyond the limit of the TSS */
+    };
+    for (u32 i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        u64 got = user_in(rows[i].port, rows[i].width, rows[i].flags);
+        if (got != rows[i].want) {
+            fail("%s: ring 3 reading %u bytes of port %x with flags %lx is %lx, expected %lx", when, rows[i].width, rows[i].port, rows[i].flags,
+                 got, rows[i].want);
+        }
+    }
+}
+static void allow_ports(int second)
+{
+    io_allow(0xe1, 4, !second);
+    io_allow(0xe5, 2, second);
+}
+TEST(ioperm, "ioperm", "at", 1)
+{
+    u32 limit = (tss_desc[0] & 0xffff) | (tss_desc[0] >> 48 & 15) << 16;
+    limit_tss(104 + 0x200 / 8);                 /* of a TSS and of ports up to 0x1ff */
+    io_allow(0xe7, 2, 1);
+    io_allow(0x300, 1, 1);
+    for (int second = 0; second < 2; second++) {
+        allow_ports(second);
+        check_ports("before", second);
+        at("ioperm");
+        check_ports("after the switch", second);
+        allow_ports(!second);
+        check_ports("changed after the switch", !second);
+        allow_ports(second);
+    }
+    io_allow(0xe1, 8, 0);
+    limit_tss(limit);
+    check(user_in(0x300, 1, 2) == ANSWER, "allowed port within the old limit", user_in(0x300, 1, 2), ANSWER);
+    at("ioperm old limit");
+    check(user_in(0x300, 1, 2) == ANSWER, "allowed port within the old limit, after the switch", user_in(0x300, 1, 2), ANSWER);
+    io_allow(0x300, 1, 0);
+}
+
 /* Spinning in ring 3 at the switch, ports used only after it. */
 TEST(ring3_spin, "ring3-spin", "at", 1)
 {

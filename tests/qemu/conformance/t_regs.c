@@ -185,3 +185,36 @@ TEST(seglimit, "seglimit", "at", 1)
     gdt[5] = save;
     check(exc.vec == 13, "exception beyond the limit", exc.vec, 13);
 }
+
+/* LDTR: not only its selector, also base and limit are used after the switch. */
+static u64 data_segment(u64 base) { return 0x00cf93000000fffful | (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56; }
+static u64 fs_word(void)
+{
+    u64 v;
+    asm volatile("mov %%fs:0, %0" : "=r"(v));
+    return v;
+}
+TEST(ldt, "ldt", "at", 1)
+{
+    static u64 table[3], first = 0x1d71, second = 0x1d72;
+    u64 base = (u64)table;
+    u16 ldtr;
+    table[1] = data_segment((u64)&first);
+    spare_desc[0] = (sizeof(table) - 1) | (base & 0xffffff) << 16 | 0x82ul << 40 | (base >> 24 & 0xff) << 56;
+    spare_desc[1] = base >> 32;
+    asm volatile("lldt %w0; movl %1, %%fs" :: "r"(SPARE_SELECTOR), "r"(0x0c));
+    at("ldt");
+    asm volatile("sldt %0" : "=m"(ldtr));
+    check(ldtr == SPARE_SELECTOR, "LDTR", ldtr, SPARE_SELECTOR);
+    check(fs_word() == first, "word through a segment of the LDT", fs_word(), first);
+    table[1] = data_segment((u64)&second);
+    check(fs_word() == first, "word before the segment is loaded again", fs_word(), first);
+    TRY("movl %0, %%fs", , "r"(0x0c));
+    check(exc.vec == -1, "exception of loading from the LDT", exc.vec, -1);
+    check(fs_word() == second, "word after the segment was loaded again", fs_word(), second);
+    at("ldt loaded again");
+    check(fs_word() == second, "word after the second switch", fs_word(), second);
+    TRY("movl %0, %%fs", , "r"(0x1c));
+    check(exc.vec == 13 && exc.err == 0x1c, "exception of a selector beyond the LDT's limit", exc.vec, 13);
+    asm volatile("movl %0, %%fs; lldt %w0" :: "r"(0));
+}
