@@ -215,6 +215,31 @@ task_b:
     iret
     hlt
 
+/* PAE paging: from one set of page-directory pointers to another, a word of each address space before and after a point. */
+    .globl pae_run
+pae_run:
+    movl task_cr3, %eax
+    movl %eax, %cr3
+    movl %cr0, %eax
+    orl $CR0_PG, %eax
+    movl %eax, %cr0
+    movl task_log_at, %edi
+    POINT "pae first"
+    movl 0x464000, %eax
+    stosl
+    movl other_cr3, %eax
+    movl %eax, %cr3
+    movl 0x464000, %eax
+    stosl
+    POINT "pae second"
+    movl 0x464000, %eax
+    stosl
+    movl task_cr3, %eax
+    movl %eax, %cr3
+    movl 0x464000, %eax
+    stosl
+    ret
+
 /* Real mode, with a segment whose base and limit no real-mode instruction could load. */
     .globl real_run, real_mode, real_mode_end
 real_run:
@@ -300,11 +325,12 @@ idt32_ptr:
     .long idt32
     .bss
     .align 8
-    .globl idt32, task_cr3, task_flags_late
+    .globl idt32, task_cr3, other_cr3, task_flags_late
 idt32: .skip 0x41 * 8
 long_rsp: .skip 8
 real_esp: .skip 4
 task_cr3: .skip 4
+other_cr3: .skip 4
 task_log_at: .skip 4
 task_flags_late: .skip 4
     .section .note.GNU-stack, "", @progbits

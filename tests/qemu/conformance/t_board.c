@@ -64,49 +64,62 @@ TEST(hpet, "hpet", "at", 1)
     check(*hpet(HPET_COUNTER) > c0, "counter a moment later", *hpet(HPET_COUNTER), c0);
 }
 
-static void hpet_arm(u64 ns, u32 flags)
+/*
+ * Timer 0, by the 8254's way (legacy replacement) or by a pin of its own. The comparator is written before the interrupt is
+ * allowed: QEMU's HPET interrupts at once for one that is in the past.
+ */
+static u32 hpet_pin;
+static void hpet_arm(u64 ns, u32 flags, int legacy)
 {
-    u32 pin = __builtin_ctz(*hpet(TIMER_CONFIG) >> 32);
+    hpet_pin = legacy ? 2 : __builtin_ctz(*hpet(TIMER_CONFIG) >> 32);
     handlers[VEC] = tick_handler;
-    ioapic_route(pin, VEC, apic_ids(0));
+    ioapic_route(hpet_pin, VEC, apic_ids(0));
     pit_shot();                                 /* ends the ticks that the firmware has started: it may have the same pin */
     wait_ticks(~0u, 2 * MS);
     ticks = 0;
-    *hpet(TIMER_CONFIG) = pin << 9 | flags;
+    *hpet(HPET_CONFIG) = 1 | (legacy ? 2 : 0);
+    *hpet(TIMER_CONFIG) = (legacy ? 0 : hpet_pin << 9) | flags;
     *hpet(TIMER_COMPARATOR) = *hpet(HPET_COUNTER) + counts(ns);
     if (flags) {
         *hpet(TIMER_COMPARATOR) = counts(ns);
     }
-    *hpet(TIMER_CONFIG) |= TIMER_ON;            /* last: QEMU's HPET interrupts at once for a comparator in the past */
+    *hpet(TIMER_CONFIG) |= TIMER_ON;
 }
 static void hpet_off(void)
 {
     *hpet(TIMER_CONFIG) = 0;
-    ioapic_route(__builtin_ctz(*hpet(TIMER_CONFIG) >> 32), 1 << 16, 0);
+    *hpet(HPET_CONFIG) = 1;
+    ioapic_route(hpet_pin, 1 << 16, 0);
 }
-/*
- * A comparator's interrupt that falls due after the switch: once, not early; a loaded host may be late, so that only what is
- * late three times is wrong. Then one that falls due before it, with interrupts off; then a periodic one.
- */
-TEST(hpet_irq, "hpet-irq", "at", 1)
+/* Falls due after the switch: once, not early. A loaded host may be late, so that only what is late three times is wrong. */
+static void hpet_one_shot(const char *point, int legacy)
 {
-    u64 total = 400 * MS, took = 0, period = 20 * MS;
+    u64 total = 400 * MS, took = 0;
     for (int try = 0; try < 3; try++) {
-        hpet_arm(total, 0);
+        hpet_arm(total, 0, legacy);
         u64 h0 = hpet_ns();
         wait_ns(total / 4);
-        at("hpet-irq armed");
+        at(point);
         wait_ticks(1, 4000 * MS);
         took = tick_ns - h0;
         check(ticks == 1, "interrupts of the comparator", ticks, 1);
+        if (!ticks) {
+            return;
+        }
         check(took > total - total / 20, "comparator early, nanoseconds", took, total);
         if (took < total + total / 3) {
             break;
         }
     }
     check(took < total + total / 3, "comparator late, nanoseconds", took, total);
+}
+/* After the one-shot comparator one that falls due before the switch, with interrupts off; then a periodic one. */
+TEST(hpet_irq, "hpet-irq", "at", 1)
+{
+    u64 period = 20 * MS;
+    hpet_one_shot("hpet-irq armed", 1);
 
-    hpet_arm(MS, 0);
+    hpet_arm(MS, 0, 1);
     wait_ns(10 * MS);
     check(irr(), "pending before the switch", irr(), 1);
     wait_kind = 0;
@@ -116,7 +129,7 @@ TEST(hpet_irq, "hpet-irq", "at", 1)
     check(ticks == 1, "interrupts of a pending comparator", ticks, 1);
 
     u64 h0 = hpet_ns();
-    hpet_arm(period, TIMER_PERIODIC);
+    hpet_arm(period, TIMER_PERIODIC, 1);
     u32 before = ticks;
     at("hpet-irq periodic");
     wait_ticks(before + 10, 100 * period);
@@ -129,6 +142,12 @@ TEST(hpet_irq, "hpet-irq", "at", 1)
     at("hpet-irq off");
     wait_ticks(~0u, 3 * period);
     check(ticks == last, "interrupts after switching off", ticks, last);
+}
+/* By the pin that its route names. */
+TEST(hpet_route, "hpet-route", "at", 1)
+{
+    hpet_one_shot("hpet-route", 0);
+    hpet_off();
 }
 
 /* ---- RTC ---- */
@@ -184,6 +203,7 @@ TEST(rtc, "rtc", "at", 1)
     i64 seconds = (time_of_day() + 86400 - t0) % 86400, want = (hpet_ns() - h0) / (1000 * MS);
     check(seconds >= want - 1 && seconds <= want + 1, "seconds that passed", seconds, want);
 }
+#define RTC_HZ 8
 static void rtc_handler(struct regs *r)
 {
     (void)r;
@@ -201,23 +221,24 @@ TEST(rtc_irq, "rtc-irq", "at", 1)
     handlers[VEC] = rtc_handler;
     cmos(0x0c);
     ioapic_route(8, VEC, apic_ids(0));
-    cmos_write(0x0a, (a & 0xf0) | 8);           /* 256 Hz */
+    /* Slow: QEMU's IOAPIC sends again for a tick that comes while the line is up, and a loaded host may take long to read C. */
+    cmos_write(0x0a, (a & 0xf0) | 13);
     cmos_write(0x0b, b | 0x40);
     u64 h0 = hpet_ns();
-    wait_ticks(5, 5000 * MS);
-    check(ticks >= 5, "interrupts before the switch", ticks, 5);
+    wait_ticks(3, 5000 * MS);
+    check(ticks >= 3, "interrupts before the switch", ticks, 3);
     for (int i = 0; i < 4; i++) {
         at("rtc-irq");
         u32 before = ticks;
-        wait_ticks(before + 5, 5000 * MS);
-        check(ticks >= before + 5, "interrupts in 5 s after the switch", ticks - before, 5);
+        wait_ticks(before + 3, 5000 * MS);
+        check(ticks >= before + 3, "interrupts in 5 s after the switch", ticks - before, 3);
         /* The line rises with interrupts off and stays up over the next switch. */
         for (u64 h1 = hpet_ns(); !irr() && hpet_ns() - h1 < 1000 * MS;) {
             pause();
         }
         check(irr(), "pending before the switch", irr(), 1);
     }
-    u32 most = (hpet_ns() - h0) * 256 / (1000 * MS) + 2;
+    u32 most = (hpet_ns() - h0) * RTC_HZ / (1000 * MS) + 2;
     check(ticks <= most, "periodic interrupts (too many)", ticks, most);
     cmos_write(0x0b, b);
     cmos_write(0x0a, a);
@@ -252,5 +273,5 @@ TEST(pit_latch, "pit-latch", "at", 1)
     check((status & 0x3f) == 0x34, "access and mode of counter 0", status & 0x3f, 0x34);
     i64 got = (latched - now) & 0xffff, want = pit_half(h1 - h0) * PIT_HZ / (1000 * MS);
     note("PIT latched %u, %lu us later %u", latched, (h1 - h0) / 1000, now);
-    check(got > want - 4000 && got < want + 4000, "counts since the latch", got, want);
+    check(got > want - 8000 && got < want + 8000, "counts since the latch", got, want);
 }

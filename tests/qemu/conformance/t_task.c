@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Outside of long mode, across a switch: hardware task switches in 32-bit protected mode with PAE paging, and hidden parts
- * of segments in real mode. What runs there is in legacy.S.
+ * Outside of long mode, across a switch: PAE paging and hardware task switches in 32-bit protected mode, and hidden parts of
+ * segments in real mode. What runs there is in legacy.S.
  */
 #include "lib.h"
 
 extern void legacy_run(u32 entry);
-extern u8 task_a[], task_b[], real_run[], real_mode[], real_mode_end[], real_int[], real_out[], trap32[];
+extern u8 task_a[], task_b[], pae_run[], real_run[], real_mode[], real_mode_end[], real_int[], real_out[], trap32[];
 extern u64 idt32[0x41];
-extern u32 task_cr3, task_log_at, task_flags_late;
+extern u32 task_cr3, other_cr3, task_log_at, task_flags_late;
 
 #define SELECTOR_A (SPARE_SELECTOR + 8 * 0)
 #define SELECTOR_B (SPARE_SELECTOR + 8 * 1)
 #define SELECTOR_LDT (SPARE_SELECTOR + 8 * 2)
 #define PLAIN 0x464000ul                /* this word is at PLAIN for the first task and at MAPPED for the second */
 #define MAPPED 0x864000ul
+#define FIRST 0x11112222u
+#define SECOND 0x33334444u
 #define NT 0x4000u
 #define TS 8u
 
@@ -49,6 +51,39 @@ static void check_state(u32 number, const struct state *got, u32 tr, u32 cr3, u3
         }
     }
 }
+/* Two address spaces of PAE paging, which differ in 2 MiB. */
+static void make_spaces(void)
+{
+    static u64 pdpt_a[4] __attribute__((aligned(32))), pdpt_b[4] __attribute__((aligned(32))), pd_b[512] __attribute__((aligned(4096)));
+    const u64 *pdpt = (const u64 *)(pml4[0] & ~0xffful);
+    for (u32 i = 0; i < 4; i++) {
+        pdpt_a[i] = pdpt_b[i] = (pdpt[i] & ~0xffful) | 1;
+    }
+    memcpy(pd_b, (void *)(pdpt[0] & ~0xffful), sizeof(pd_b));
+    pd_b[2] = 0x800083;
+    pdpt_b[0] = (u64)pd_b | 1;
+    task_cr3 = (u32)(u64)pdpt_a;
+    other_cr3 = (u32)(u64)pdpt_b;
+    *(volatile u32 *)PLAIN = FIRST;
+    *(volatile u32 *)MAPPED = SECOND;
+}
+/* A processor keeps the page-directory pointers that CR3 had when it was loaded. The switch after the last point is in long mode. */
+TEST(pae, "pae", "at", 1)
+{
+    static u32 words[4];
+    for (int i = 0; i < 2; i++) {
+        make_spaces();
+        memset(words, 0, sizeof(words));
+        task_log_at = (u32)(u64)words;
+        legacy(pae_run);
+        check(words[0] == FIRST, "word of the first address space, after the switch", words[0], FIRST);
+        check(words[1] == SECOND, "word of the second address space", words[1], SECOND);
+        check(words[2] == SECOND, "word of the second address space, after the switch", words[2], SECOND);
+        check(words[3] == FIRST, "word of the first address space again", words[3], FIRST);
+        at("pae left");
+    }
+}
+
 static struct tss32 a, b;
 static struct state log[6];
 static u32 ldt_word = 0x1d71;
@@ -56,24 +91,14 @@ static u32 ldt_word = 0x1d71;
 static void run_tasks(u32 flags_late)
 {
     static u32 stack_b[256];
-    static u64 pdpt_a[4] __attribute__((aligned(32))), pdpt_b[4] __attribute__((aligned(32))), pd_b[512] __attribute__((aligned(4096)));
     static u64 ldt[2];
-    const u64 *pdpt = (const u64 *)(pml4[0] & ~0xffful);
-
-    for (u32 i = 0; i < 4; i++) {
-        pdpt_a[i] = pdpt_b[i] = (pdpt[i] & ~0xffful) | 1;
-    }
-    memcpy(pd_b, (void *)(pdpt[0] & ~0xffful), sizeof(pd_b));
-    pd_b[2] = 0x800083;
-    pdpt_b[0] = (u64)pd_b | 1;
-    *(volatile u32 *)PLAIN = 0x11112222;
-    *(volatile u32 *)MAPPED = 0x33334444;
+    make_spaces();
     memset(&a, 0, sizeof(a));
     memset(log, 0, sizeof(log));
     ldt[1] = 0x00cf93000000fffful | ((u64)&ldt_word & 0xffffff) << 16 | ((u64)&ldt_word >> 24 & 0xff) << 56;
-    a.cr3 = task_cr3 = (u32)(u64)pdpt_a;
+    a.cr3 = task_cr3;
     a.iomap = sizeof(a) << 16;
-    b = (struct tss32) { .cr3 = (u32)(u64)pdpt_b, .eip = (u32)(u64)task_b, .eflags = 0x8d7, .eax = 0xb0000001, .ecx = 0xb0000002,
+    b = (struct tss32) { .cr3 = other_cr3, .eip = (u32)(u64)task_b, .eflags = 0x8d7, .eax = 0xb0000001, .ecx = 0xb0000002,
         .edx = 0xb0000003, .ebx = 0xb0000004, .esp = (u32)(u64)(stack_b + 256), .ebp = 0xb0000005, .esi = 0xb0000006, .edi = 0xb0000007,
         .es = 0x20, .cs = 0x18, .ss = 0x20, .ds = 0x20, .fs = 0x0c, .gs = 0x20, .ldt = SELECTOR_LDT, .iomap = sizeof(b) << 16 };
     spare_desc[0] = descriptor((u64)&a, sizeof(a) - 1, 0x89);
@@ -83,6 +108,7 @@ static void run_tasks(u32 flags_late)
     task_log_at = (u32)(u64)log;
     task_flags_late = flags_late;
     legacy(task_a);
+    at("task-switch back in long mode");
 }
 
 /* The accelerator is switched in each task. */
@@ -92,12 +118,12 @@ TEST(task, "task-switch", "at", 1)
     run_tasks(0);
     /* Bytes of `types`: the first task's descriptor below, the second's above; 0x8b is busy. */
     u32 cr3_a = a.cr3, cr3_b = b.cr3;
-    check_state(1, &log[0], SELECTOR_B, cr3_b, 0x33334444, 0x8b89, 0, 0xb0000001);
-    check_state(2, &log[1], SELECTOR_A, cr3_a, 0x11112222, 0x898b, 0, 0xa0000001);
-    check_state(3, &log[2], SELECTOR_B, cr3_b, 0x33334444, 0x8b8b, NT, 0xb1111111);
-    check_state(4, &log[3], SELECTOR_A, cr3_a, 0x11112222, 0x898b, 0, 0xaa000001);
-    check_state(5, &log[4], SELECTOR_B, cr3_b, 0x33334444, 0x8b8b, NT, 0xb1111111);
-    check_state(6, &log[5], SELECTOR_A, cr3_a, 0x11112222, 0x898b, 0, 0xaaa00001);
+    check_state(1, &log[0], SELECTOR_B, cr3_b, SECOND, 0x8b89, 0, 0xb0000001);
+    check_state(2, &log[1], SELECTOR_A, cr3_a, FIRST, 0x898b, 0, 0xa0000001);
+    check_state(3, &log[2], SELECTOR_B, cr3_b, SECOND, 0x8b8b, NT, 0xb1111111);
+    check_state(4, &log[3], SELECTOR_A, cr3_a, FIRST, 0x898b, 0, 0xaa000001);
+    check_state(5, &log[4], SELECTOR_B, cr3_b, SECOND, 0x8b8b, NT, 0xb1111111);
+    check_state(6, &log[5], SELECTOR_A, cr3_a, FIRST, 0x898b, 0, 0xaaa00001);
     check((log[0].eflags & 0x8d5) == 0x8d5, "flags of the second task", log[0].eflags, 0x8d7);
     check(log[0].ebx == 0xb0000004 && log[0].edi == 0xb0000007 && log[0].ebp == 0xb0000005, "registers of the second task", log[0].ebx, 0xb0000004);
     check(log[1].ebx == 0xa0000002 && log[1].ebp == 0xa0000007 && log[1].edi == 0xa0000006, "registers of the first task", log[1].ebx, 0xa0000002);
