@@ -18,8 +18,8 @@ ARGS ?=
 
 say = @printf '%s make %s\n' "$$(date +%H:%M:%S)" '$@'
 
-.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build stock-tests mutations qemu-test molecule bench \
-        bench-docs soak qemu-src qemu-rebase qemu-export clean
+.PHONY: help env build lab lab-down lab-ssh demo test lint docs-parity unit patches patches-build stock-tests mutations qemu-test conformance \
+        conformance-docs molecule bench bench-docs soak qemu-src qemu-rebase qemu-export clean
 
 ##@ Start here
 help: ## this text
@@ -87,6 +87,14 @@ mutations: build ## take fixes out of the series one by one: the tests named for
 qemu-test: build ## the test guest and the built QEMU itself, no Ansible
 	$(say)
 	pytest tests/guest tests/qemu $(ARGS)
+
+conformance: build ## the bare-metal tests under stock KVM, stock TCG and hybrid, writes reports/conformance.json
+	$(say)
+	python tests/qemu/conformance/run.py $(ARGS)
+
+conformance-docs: env ## put reports/conformance.json into docs/: the table
+	$(say)
+	python tests/qemu/conformance/table.py
 
 molecule: build ## roles and playbooks on a lab host
 	$(say)

@@ -219,10 +219,10 @@ def stripped(binary: pathlib.Path) -> pathlib.Path:
 
 def build_baremetal() -> pathlib.Path:
     """The bare-metal guest, built into the cache."""
-    out = CACHE / "tests" / "baremetal"
+    out = CACHE / "tests" / "conformance"
     out.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        ["make", "-s", "-C", str(pathlib.Path(__file__).parent / "baremetal"), f"OUT={out}"],
+        ["make", "-s", "-C", str(pathlib.Path(__file__).parent / "conformance"), f"OUT={out}"],
         capture_output=True, text=True, check=False, env={k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "CC"},
     )  # fmt: skip
     if done.returncode:

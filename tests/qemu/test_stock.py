@@ -8,7 +8,7 @@ from cases import CASES
 from harness import Baremetal, LocalHost
 from test_baremetal import run_points, run_storm
 
-SOME = ("x87", "xmm", "gpr", "eflags", "sysregs", "cpuid", "msr", "smap", "smc", "tlb", "tsc", "lapic-oneshot", "apic-regs",
+SOME = ("x87", "xmm", "gpr", "eflags", "sysregs", "ldt", "ioperm", "task-switch", "cpuid", "msr", "smap", "smc", "tlb", "tsc", "lapic-oneshot", "apic-regs",
         "irr-pending", "pic", "msi", "ap-halted", "sipi", "nmi", "ioeventfd")  # fmt: skip
 STORMS = ("sti-hlt", "ipi", "irq-storm", "rep-movs")
 

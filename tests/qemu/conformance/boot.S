@@ -237,7 +237,7 @@ syscall_entry:
     sysretq
 
     .data
-    .globl gdt, gdt_end, gdt_ptr, idt_ptr, tss_desc
+    .globl gdt, gdt_end, gdt_ptr, idt_ptr, tss_desc, spare_desc
     .align 16
 gdt:
     .quad 0
@@ -252,6 +252,8 @@ gdt:
     .quad 0                     /* 48 */
 tss_desc:                       /* 50 + 16 * cpu */
     .fill 16, 8, 0
+spare_desc:                     /* d0 + 8 * n: for tests */
+    .fill 6, 8, 0
 gdt_end:
 gdt_ptr:
     .word gdt_end - gdt - 1

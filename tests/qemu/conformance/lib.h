@@ -14,6 +14,8 @@ typedef long i64;
 #define USER_CODE (PLAY + 0x10000)  /* user pages of the ring-3 tests */
 #define USER_STACK (PLAY + 0x20000)
 #define COM1 0x3f8
+#define TSS_SELECTOR 0x50          /* + 16 * CPU */
+#define SPARE_SELECTOR 0xd0        /* + 8 * n: spare_desc[n] */
 
 struct regs {
     u64 r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax;
@@ -40,10 +42,10 @@ extern volatile u8 rx_byte;
 extern struct exc exc;                  /* the last exception that a fixup caught, on CPU 0 */
 extern volatile u64 fixup;              /* where to go on after an exception, on CPU 0 */
 extern handler_t handlers[256];
-extern u64 idt[512], gdt[], play_pt[512], pml4[], tss_desc[];
+extern u64 idt[512], gdt[], play_pt[512], pml4[], tss_desc[], spare_desc[6];
 extern volatile u64 syscall_sum;
 extern u64 syscall_stack;
-extern u8 user_io[], user_io_end[], user_io_denied[], user_spin[], user_spin_end[], user_sidt[], user_sidt_end[],
+extern u8 user_io[], user_io_end[], user_io_denied[], user_spin[], user_spin_end[], user_port[], user_port_end[], user_sidt[], user_sidt_end[],
     user_smsw[], user_smsw_end[], user_null[], user_null_end[], user_syscalls[], user_syscalls_end[], user_ints[],
     user_ints_end[];
 
@@ -88,6 +90,7 @@ void uart_irq(int on);
 
 u64 hpet_ns(void);
 void wait_ns(u64 ns);
+void pit_shot(void);                                /* one interrupt of the 8254, after 84 us */
 u32 pci_find(u32 id);                               /* bus/device/function address, or ~0 */
 u32 pci_read(u32 dev, u32 reg);
 void pci_write(u32 dev, u32 reg, u32 value);

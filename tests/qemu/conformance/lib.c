@@ -326,7 +326,7 @@ void cpu_main(u32 cpu)
     memset(t->bitmap, 0xff, sizeof(t->bitmap));
     tss_desc[2 * cpu] = (limit & 0xffff) | (base & 0xffffff) << 16 | 0x89ul << 40 | (limit >> 16 & 0xf) << 48 | (base >> 24 & 0xff) << 56;
     tss_desc[2 * cpu + 1] = base >> 32;
-    asm volatile("ltr %w0" :: "r"(0x50 + 16 * cpu));
+    asm volatile("ltr %w0" :: "r"(TSS_SELECTOR + 16 * cpu));
     cpuid(1, 0, r);
     ap_ids[cpu] = r[1] >> 24;
     apic_write(0xf0, 0x1ff);
@@ -455,6 +455,13 @@ void wait_ns(u64 ns)
     while (hpet_ns() - start < ns) {
         pause();
     }
+}
+
+void pit_shot(void)
+{
+    outb(0x43, 0x30);
+    outb(0x40, 100);
+    outb(0x40, 0);
 }
 
 /* ---- PCI ---- */

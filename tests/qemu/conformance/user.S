@@ -40,6 +40,21 @@ USER user_spin
     int $0x80
 user_spin_end:
 
+/* Reads a port; number and width (1, 2 or 4) are in its own page. */
+USER user_port
+    movl 0x800 + user_port(%rip), %edx
+    cmpl $2, 0x804 + user_port(%rip)
+    je 2f
+    ja 4f
+    inb %dx, %al
+    jmp 9f
+2:  inw %dx, %ax
+    jmp 9f
+4:  inl %dx, %eax
+9:  movl $0x600d, %eax
+    int $0x80
+user_port_end:
+
 USER user_sidt
     sidt 0x800 + user_sidt(%rip)
     movl $0xbad, %eax
