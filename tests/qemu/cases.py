@@ -25,16 +25,11 @@ class Case:
     paths: tuple[str, ...] = ()  # only these; none: all
     # What KVM, and with it a hybrid guest in either mode, is known to show otherwise than a processor: part of each discrepancy.
     differs: str = ""
-    # What the series is known to do wrong, and the paths that show it: these must fail, so that whoever mends it takes this away.
-    fault: str = ""
-    fault_paths: tuple[str, ...] = ()
 
 
 def storm(name: str, *pitfalls: int, cpus: int = 1, args: tuple[int, ...] = (0,), switches: int = 25) -> Case:
     return Case(name, pitfalls, args, (POLL,), cpus, True, switches)
 
-
-PDPTRS = "Failed to set special registers"  # pdptrs_valid is still set when the guest has left PAE paging in tcg
 
 POINTS = (
     # FPU
@@ -75,9 +70,9 @@ POINTS = (
     Case("ring3-io", (2,), waits=(POLL,)),
     Case("ring3-spin", (2,), waits=(SPIN,)),
     Case("ioperm", (2,)),
-    Case("pae", waits=(POLL,), fault=PDPTRS, fault_paths=("kvm-tcg", "tcg-kvm", "tcg-kvm-tcg")),
-    Case("task-switch", (2,), waits=(POLL,), fault=PDPTRS, fault_paths=("tcg-kvm", "tcg-kvm-tcg")),
-    Case("task-flags", waits=(POLL,), calibrate=True, fault=PDPTRS, fault_paths=("tcg-kvm",)),  # TCG saves stale ones
+    Case("pae", (32,), waits=(POLL,)),
+    Case("task-switch", (2, 32), waits=(POLL,)),
+    Case("task-flags", waits=(POLL,), calibrate=True),  # TCG saves stale ones
     Case("real-mode", waits=(POLL,)),
     # memory
     Case("smc", (15,)),
@@ -193,7 +188,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "RTC": ("rtc", "rtc-irq"),
     "HPET": ("hpet", "hpet-irq", "hpet-route"),
     "TSC, also across vCPUs": ("tsc", "tsc-write", "tsc-smp"),
-    "code that changes, by itself, by another vCPU, by a device": ("smc", "smc-storm", "smc-cross", "smc-dma"),
+    "code that changes, by itself, by another vCPU, by a device": ("smc", "smc-chain", "smc-storm", "smc-cross", "smc-dma"),
     "page tables: translations, PAE, accessed and dirty bits": ("tlb", "cr3", "pae", "pt-bits"),
     "memory": ("ram",),
     "locked operations and CMPXCHG across vCPUs": ("atomics", "cmpxchg"),

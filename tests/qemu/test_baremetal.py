@@ -142,10 +142,6 @@ def check_case(guest: Baremetal, case: Case, path: str) -> None:
             pytest.skip(f"without any switch, in {modes[-1]}: {found[0].splitlines()[0]} (the processor of this host lacks it)")
         if control:
             return
-    if case.fault and path in case.fault_paths:
-        with pytest.raises(Unexpected, match=case.fault):
-            run_points(guest, case, path)
-        pytest.xfail(f"a known fault of the series: {case.fault}")
     problems = run_storm(guest, case, not control, modes[0]) if case.storm else run_points(guest, case, path)
     if case.differs and STOCK != "tcg":
         expected = [problem for problem in problems if case.differs in problem]
