@@ -70,7 +70,7 @@ def devices(raw: str, filesystem: str, peer: str) -> list[str]:
 class Soak:
     """One guest of one configuration, from its disks to the check of its file system."""
 
-    def __init__(self, host: harness.LabHost, files: Files, configuration: Configuration, seed: int, inject: str = "") -> None:
+    def __init__(self, host: harness.LabHost, files: Files, configuration: Configuration, seed: int) -> None:
         self.host, self.configuration, self.seed = host, configuration, seed
         self.loads = Loads()
         self.read = 0
@@ -79,12 +79,11 @@ class Soak:
         self.disks = [f"{host.folder}/soak-{os.getpid()}-{configuration.name}-{what}.img" for what in ("raw", "files")]
         raw, filesystem = self.disks
         host.run(f"truncate -s 32M {raw} && truncate -s 96M {filesystem} && {SBIN} mke2fs -q -t ext4 -O metadata_csum {filesystem}")
-        options = f"soak.seed={seed % (1 << 32)}" + (f" soak.inject={inject}" if inject else "")
         self.vm = harness.Vm(
             host, files.binary,
             ["-accel", f"hybrid,kernel-irqchip={configuration.irqchip}", "-machine", f"{configuration.machine},smm=off",
              "-cpu", "max", "-smp", str(configuration.vcpus), "-m", "384", "-kernel", files.kernel, "-initrd", files.initrd,
-             "-append", f"{KERNEL_ARGUMENTS} {options}", *devices(raw, filesystem, files.peer)],
+             "-append", f"{KERNEL_ARGUMENTS} soak.seed={seed % (1 << 32)}", *devices(raw, filesystem, files.peer)],
             mode="kvm", seed=seed,
         )  # fmt: skip
 
