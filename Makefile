@@ -27,7 +27,7 @@ help: ## this text
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n%s\n' 'Variables: LAB=<n> (lab host number, 0), LAB_DISTRO=bookworm|trixie, ARGS=<handed on>,' \
-	  '  HYBRID_VMM_CACHE=<folder> (now: $(HYBRID_VMM_CACHE))'
+	  '  MINUTES=<n> and SEED=<n> of make soak, HYBRID_VMM_CACHE=<folder> (now: $(HYBRID_VMM_CACHE))'
 
 demo: build ## everything: build, lab host, two guests, kvm to tcg and back, a table
 	$(say)
@@ -86,7 +86,7 @@ mutations: build ## take fixes out of the series one by one: the tests named for
 
 qemu-test: build ## the test guest and the built QEMU itself, no Ansible
 	$(say)
-	pytest tests/guest tests/qemu $(ARGS)
+	pytest tests/guest tests/soak tests/qemu $(ARGS)
 
 conformance: build ## the bare-metal tests under stock KVM, stock TCG and hybrid, writes reports/conformance.json
 	$(say)
@@ -108,9 +108,9 @@ bench-docs: env ## put reports/bench.json into docs/: table and picture
 	$(say)
 	python tests/bench/document.py
 
-soak: build ## random switches under load: ARGS='--minutes 10 --seed 1'
+soak: build ## random switches under a guest that verifies its work, writes reports/soak.json: MINUTES=60 SEED=1
 	$(say)
-	tools/soak $(ARGS)
+	python tests/soak/soak.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 ##@ The QEMU series
 qemu-src: env ## unpack the QEMU source with the series as git commits

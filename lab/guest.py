@@ -25,11 +25,17 @@ SOURCES = TOP / "tests" / "guest"
 BUSYBOX = Path("/bin/busybox")
 CHECK_MODULES = ["virtio_pci", "virtio_blk", "virtio_net"]
 PROBE_MODULES = ["kvm_amd", "kvm_intel"]
+TOOLS = ("sh", "mount", "insmod", "sleep", "poweroff", "uname")
 COMPILE = ["gcc", "-O2", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
 
 
 class Guest(Bootable):
     """A built guest: the image's kernel, an initramfs with hybrid-check, and beside them the one of the probe."""
+
+    @property
+    def check(self) -> Path:
+        """The program hybrid-check, which needs no libraries."""
+        return self.folder / "hybrid-check"
 
     @property
     def probe_initrd(self) -> Path:
@@ -72,8 +78,8 @@ def _build(image: Image, guest: Guest) -> None:
         work = Path(name, "guest")
         work.mkdir()
         built = Guest(work)
-        _compile("hybrid-check", [path for path in sorted(SOURCES.glob("*.[cS]")) if path.name != "kvm-hello.c"], work)
-        _compile("kvm-hello", [SOURCES / "kvm-hello.c"], work)
+        compile_static("hybrid-check", [path for path in sorted(SOURCES.glob("*.[cS]")) if path.name != "kvm-hello.c"], work)
+        compile_static("kvm-hello", [SOURCES / "kvm-hello.c"], work)
         shutil.copyfile(image.kernel, built.kernel)
         built.initrd.write_bytes(_initramfs(image, "check-init", work / "hybrid-check", CHECK_MODULES))
         built.probe_initrd.write_bytes(_initramfs(image, "probe-init", work / "kvm-hello", PROBE_MODULES))
@@ -81,17 +87,25 @@ def _build(image: Image, guest: Guest) -> None:
     say("guest", f"ready: {guest.folder}")
 
 
-def _compile(name: str, sources: list[Path], work: Path) -> None:
+def compile_static(name: str, sources: list[Path], work: Path) -> Path:
+    """Compile a program that needs no libraries into the folder and return its path."""
     run([*COMPILE, "-o", str(work / name), *(str(source) for source in sources)])
+    return work / name
 
 
-def _initramfs(image: Image, init: str, program: Path, wanted: list[str]) -> bytes:
-    """Return an initramfs with busybox, one init script, one program and modules in the order to load them."""
+def base_entries(image: Image, init: bytes, wanted: list[str], tools: tuple[str, ...] = TOOLS) -> list[cpio.Entry]:
+    """Return what every initramfs of ours has: busybox as these tools, an init script, and modules in the order to load them."""
     loaded = modules.select(image.modules, wanted)
     entries = [cpio.folder(path) for path in ("bin", "dev", "proc", "sys", "modules")]
     entries += [cpio.character_device("dev/console", 5, 1), cpio.program("bin/busybox", BUSYBOX.read_bytes())]
-    entries += [cpio.link(f"bin/{tool}", "busybox") for tool in ("sh", "mount", "insmod", "sleep", "poweroff", "uname")]
+    entries += [cpio.link(f"bin/{tool}", "busybox") for tool in tools]
     for number, (name, content) in enumerate(loaded):
         entries.append(cpio.program(f"modules/{number:02d}-{name}.ko", content))
-    entries += [cpio.program("init", (SOURCES / init).read_bytes()), cpio.program(program.name, program.read_bytes())]
-    return cpio.archive(entries)
+    entries.append(cpio.program("init", init))
+    return entries
+
+
+def _initramfs(image: Image, init: str, program: Path, wanted: list[str]) -> bytes:
+    """Return an initramfs with one init script and one program."""
+    entries = base_entries(image, (SOURCES / init).read_bytes(), wanted)
+    return cpio.archive([*entries, cpio.program(program.name, program.read_bytes())])

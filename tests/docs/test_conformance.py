@@ -13,7 +13,7 @@ from documents import ROOT, code, rows, section, text
 
 sys.path[:0] = [str(ROOT / "tests" / "qemu"), str(ROOT / "tests" / "qemu" / "conformance")]
 from cases import CASES, CLASSES, ELSEWHERE
-from table import DIFFERS, HYBRID, NOT_RUN, missing, only_hybrid, verdict, with_tables
+from table import missing, only_hybrid, with_tables
 
 AGAIN = "make conformance-docs writes it"
 

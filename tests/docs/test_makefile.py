@@ -46,8 +46,13 @@ def test_order_of_make_test() -> None:
     assert ladder == {*found[1].split(), "patches-build", "stock-tests", "mutations", "test"}
 
 
-@pytest.mark.parametrize("target", ["build", "bench", "mutations", "stock-tests", "qemu-test", "demo"])
+@pytest.mark.parametrize("target", ["build", "bench", "mutations", "stock-tests", "qemu-test", "demo", "soak"])
 def test_arguments_are_those_of_the_target(target: str) -> None:
     """ARGS does not reach what the target needs."""
     done = subprocess.run(["make", "-n", target, "ARGS=--marker"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert len([line for line in done.stdout.splitlines() if "--marker" in line]) == 1
+
+
+def test_minutes_and_seed_of_a_soak() -> None:
+    done = subprocess.run(["make", "-n", "soak", "MINUTES=90", "SEED=1"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == ["python", "tests/soak/soak.py", "--minutes", "90", "--seed", "1"]

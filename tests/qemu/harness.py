@@ -465,7 +465,7 @@ class Vm:
     def report(self) -> str:
         """Everything that helps to understand a failure."""
         parts = [f"seed {self.seed}, mode {self.mode}, switches {len(self.switches)}, host {self.host.name}"]
-        for entry in self.switches[-6:]:
+        for entry in self.switches[-20:]:
             phases = " ".join(f"{p['name']}={p['us']}" for p in entry.get("phases", []))
             age = time.monotonic() - entry["at"]
             parts.append(f"  {age:8.3f} s ago {entry['before']}->{entry['after']} pause {entry['pause-us']} us: {phases}")

@@ -140,6 +140,8 @@ MUTATIONS = (
              (f"{BARE}[smc-chain-on-tcg-kvm]",)),
     Mutation(15, "the second page of a translation is not compared",
              (("accel/tcg/tb-maint.c", "(size0 == tb->size ||", "(size0 <= tb->size ||"),), (f"{BARE}[smc-on-tcg-kvm]",)),
+    Mutation(32, "KVM is given PDPTEs that TCG has not kept", drop(STATE, "env->pdptrs_valid = false;"),
+             (f"{BARE}[pae-on-tcg-kvm]",)),
 )  # fmt: skip
 
 
@@ -175,9 +177,7 @@ def run_test(binary: pathlib.Path, tests: tuple[str, ...]) -> tuple[bool, str]:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "--tb=line", "-p", "no:cacheprovider", *targets],
         cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False, timeout=900,
-        Mutation(32, "KVM is given PDPTEs that TCG has not kept", drop(STATE, "env->pdptrs_valid = false;"),
-             (f"{BARE}[pae-on-tcg-kvm]",)),
-)  # fmt: skip
+    )  # fmt: skip
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest ended with {done.returncode} for {tests}: {done.stdout[-2000:]}{done.stderr[-500:]}")
