@@ -83,7 +83,8 @@ def test_every_load_can_fail(guest: SoakGuest, disks: list[str]) -> None:
     """A wrong byte in a file and in a record, a wrong C library under stress-ng, and wrong code for the check of JIT code."""
     _, lines = run(guest, disks, "soak.inject=files,tcp,stress hc.inject=jit", {"check": 20})
     complaints = [line for line in lines if line.startswith("ERR ")]
+    others = [line for line in complaints if not line.startswith("ERR jit ")]
     assert {line.split()[1] for line in complaints} == {"files", "tcp", "stress", "jit"}
-    assert any("the server finds a wrong sum" in line for line in complaints)
+    assert any("the server finds a wrong sum" in line for line in others), others
     assert any(line.startswith("ERR stress tsearch ended with status 2") for line in complaints)
     assert any("checksum" in line for line in complaints)

@@ -102,6 +102,21 @@ static enum verdict judge(const struct header *header, const uint64_t *words,
     return checksum(words, header->words) == header->sum ? RIGHT : BAD_SUM;
 }
 
+/*
+ * To close a connection with records that nobody has read resets it, and the
+ * client loses answers that it has not read: read on until the client closes.
+ */
+static int give_up(void)
+{
+    char unread;
+
+    shutdown(STDIN_FILENO, SHUT_WR);
+    while (get(STDIN_FILENO, &unread, sizeof(unread))) {
+        /* nothing to do with it */
+    }
+    return 1;
+}
+
 /* Until the client has no more to send, or says what cannot be understood. */
 static int serve(void)
 {
@@ -125,9 +140,11 @@ static int serve(void)
         header.sum = checksum(words, header.words);
         header.magic = MAGIC;
         if (!put(STDIN_FILENO, &header, sizeof(header)) ||
-            !put(STDIN_FILENO, words, header.words * 8ull) ||
-            header.verdict != RIGHT) {
+            !put(STDIN_FILENO, words, header.words * 8ull)) {
             return 1;
+        }
+        if (header.verdict != RIGHT) {
+            return give_up();
         }
     }
     return 0;
