@@ -103,7 +103,7 @@ class LabHost:
         self.target = "root@127.0.0.1"
         subprocess.run([*self.ssh, "-o", "ControlMaster=yes", "-fN", self.target], check=True, timeout=120, stdin=subprocess.DEVNULL)
         self.run(f"mkdir -p {self.folder} && (modprobe kvm-amd || modprobe kvm-intel)")
-        self.packages()
+        self.install(*RUN_TIME_PACKAGES)
         self.boot_id = self.run(BOOT_ID)
         self.logs = [log for log in (state / "console.log", state / "emulator.log") if log.exists()]
 
@@ -145,11 +145,11 @@ class LabHost:
             raise Unexpected(f"{command!r} failed on {self.name} ({done.returncode}): {done.stderr[-2000:]}")
         return done.stdout
 
-    def packages(self) -> None:
-        """The libraries and firmware that the binary needs; an installed role's packages are used if they are there."""
+    def install(self, *packages: str) -> None:
+        """Debian packages, installed if they are not there: the libraries and firmware that the binary needs, what a test needs."""
         installed = self.run("dpkg-query -W -f '${Package} ${Status}\\n' | grep ' installed$' | cut -d' ' -f1").split()
         # Debian 13 renamed some for their 64-bit time: either name will do.
-        missing = [p for p in RUN_TIME_PACKAGES if p not in installed and f"{p}t64" not in installed]
+        missing = [p for p in packages if p not in installed and f"{p}t64" not in installed]
         if missing:
             install = "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends " + " ".join(missing)
             self.run(f"({install} || (apt-get update && {install})) >/var/log/hq-apt.log 2>&1", timeout=900)
