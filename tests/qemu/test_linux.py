@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 from harness import Unexpected, Vm
@@ -22,18 +23,24 @@ SOAKS = {
 }
 
 
-def boot(host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus: int, mode: str | None) -> Vm:
+def boot(
+    host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus: int, mode: str | None, extra: tuple[str, ...] = (),
+    append: str = "", meanwhile: Callable[[Vm], None] = lambda vm: None,
+) -> Vm:  # fmt: skip
+    """A Linux guest that has said READY and works; `extra` are more arguments of QEMU, `append` of Linux; `meanwhile` is called as it boots."""
     disk = f"{host.folder}/linux-{seed}-{cpus}.img"
     host.run(f"truncate -s 32M {disk}")
     vm = Vm(
         host, binary,
         ["-accel", accel, "-machine", machine, "-cpu", "max", "-smp", str(cpus), "-m", "256",
          "-kernel", linux[0], "-initrd", linux[1],
-         "-append", f"console=ttyS0 no_timer_check loglevel=4 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_timeout=300 hc.workers={cpus}",
-         "-drive", f"file={disk},format=raw,if=virtio,cache=writeback"],
+         "-append", "console=ttyS0 no_timer_check loglevel=4 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_timeout=300 "
+         f"hc.workers={cpus} {append}",
+         "-drive", f"file={disk},format=raw,if=virtio,cache=writeback", *extra],
         mode=mode, seed=seed,
     )  # fmt: skip
     try:
+        meanwhile(vm)
         vm.wait_line(rf"READY vcpus={cpus}", 300, fatal=FATAL)
         vm.wait_line(r"^HB ", 60, fatal=FATAL)
     except BaseException:
