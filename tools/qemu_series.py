@@ -70,18 +70,21 @@ def role_defaults() -> dict[str, Any]:
         return dict(yaml.safe_load(stream))
 
 
-def pinned_archives() -> list[tuple[str, str]]:
-    """Return (path in the cache, sha256) of the pinned source archives."""
+def pinned_archives(pins: dict[str, Any] | None = None) -> list[tuple[str, str]]:
+    """Return (path in the cache, sha256) of the source archives that these variables of the role pin; its defaults without them."""
     folder = cache_dir() / "src"
-    return [(str(folder / item["name"]), item["sha256"]) for item in role_defaults()["hybrid_qemu_build_archives"]]
+    return [(str(folder / item["name"]), item["sha256"]) for item in (pins or role_defaults())["hybrid_qemu_build_archives"]]
 
 
-def fetch() -> None:
-    """Let the role fetch the pinned archives, unless they are all there."""
-    if all(os.path.exists(path) for path, _sha256 in pinned_archives()):
+def fetch(pins: dict[str, Any] | None = None) -> None:
+    """Let the role fetch the pinned archives, unless they are all there. Raises ToolError when it cannot."""
+    if all(os.path.exists(path) for path, _sha256 in pinned_archives(pins)):
         return
     say("fetching the source")
-    run_role("fetch")
+    try:
+        run_role("fetch", pins)
+    except subprocess.CalledProcessError as exc:
+        raise ToolError("the source was not fetched: the role says why above") from exc
 
 
 def run_role(tasks: str, variables: dict[str, Any] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:

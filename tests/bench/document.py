@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / "tests" / "bench"))
+sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests" / "bench")]
 
+import marked
 from comparison import in_order, markdown
 from goals import DIRECTIONS, GOALS
 from picture import draw
@@ -20,7 +20,6 @@ from picture import draw
 REPORT = TOP / "reports" / "bench.json"
 DOCS = TOP / "docs"
 LICENCE = "SPDX-License-Identifier: GPL-3.0-or-later (this report)"
-MARKED = r"(<!-- bench {name}: make bench-docs -->\n).*?(<!-- end of bench {name} -->)"
 
 
 def pause_table(pauses: Mapping[str, Any]) -> str:
@@ -62,11 +61,7 @@ def with_tables(text: str, report: Mapping[str, Any]) -> str:
         "pause": pause_table(report["details"]["pauses"]),
         "memory": memory_table(report["details"]["memory"]),
     }
-    for name, table in tables.items():
-        text, times = re.subn(MARKED.format(name=name), lambda found: found[1] + table + "\n" + found[2], text, flags=re.DOTALL)  # noqa: B023 - used at once
-        if times != 1:
-            raise ValueError(f"the document has {times} places for the {name}")
-    return text
+    return marked.with_tables(text, "bench", tables)
 
 
 def missing(report: Mapping[str, Any]) -> list[str]:

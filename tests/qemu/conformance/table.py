@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 TOP = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(TOP / "tests" / "qemu"))
+sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests" / "qemu")]
 
+import marked
 from cases import CASES, CLASSES, ELSEWHERE, Case
 
 REPORT = TOP / "reports" / "conformance.json"
 DOCS = TOP / "docs"
 LICENCE = "SPDX-License-Identifier: GPL-3.0-or-later (this report)"
-MARKED = r"(<!-- conformance {name}: make conformance-docs -->\n).*?(<!-- end of conformance {name} -->)"
 # Columns of a report: stock accelerators by name, a hybrid guest by the path of modes that it takes.
 STOCK = ("kvm", "tcg")
 HYBRID = ("kvm-tcg", "tcg-kvm")
@@ -126,11 +126,7 @@ def with_tables(text: str, report: Mapping[str, Any]) -> str:
     said = {**report["conditions"], "results": sum(map(len, results.values())), "not run": len(missing(results))}
     conditions = "\n".join(["| run with | |", "|---|---|", *(f"| {name} | {value} |" for name, value in said.items())])
     tables = {"cases": case_table(results), "findings": finding_table(results), "elsewhere": elsewhere_table(), "conditions": conditions}
-    for name, table in tables.items():
-        text, times = re.subn(MARKED.format(name=name), lambda found: found[1] + table + "\n" + found[2], text, flags=re.DOTALL)  # noqa: B023 - used at once
-        if times != 1:
-            raise ValueError(f"the document has {times} places for the table of {name}")
-    return text
+    return marked.with_tables(text, "conformance", tables)
 
 
 def main() -> int:
