@@ -24,8 +24,8 @@ CONFIGS = {
     "off": ("hybrid,kernel-irqchip=off", "q35,smm=off", 2),
 }
 PATHS: tuple[str, ...] = ("kvm", "tcg", "kvm-tcg", "tcg-kvm", "kvm-tcg-kvm", "tcg-kvm-tcg")
-# Without HYBRID_FULL: both directions with the full irqchip, and a way there and back with the others.
-WALKS: dict[str, tuple[str, ...]] = {"on": ("kvm-tcg", "tcg-kvm"), "split": ("kvm-tcg-kvm",), "off": ("kvm-tcg-kvm",)}
+# Without HYBRID_FULL: both directions where the kernel has interrupt controllers, and a way there and back without.
+WALKS: dict[str, tuple[str, ...]] = {"on": ("kvm-tcg", "tcg-kvm"), "split": ("kvm-tcg", "tcg-kvm"), "off": ("kvm-tcg-kvm",)}
 RAGES: dict[str, tuple[str, ...]] = dict.fromkeys(WALKS, ("kvm-tcg",))
 if FULL:
     WALKS = dict.fromkeys(WALKS, PATHS)
