@@ -96,6 +96,8 @@ def run_points(guest: Baremetal, case: Case, path: str) -> list[str]:
             go_to(guest.running(), path.split("-")[0])
             bad = guest.order(case.name, arg, wait, at=walk(path))
             problems += [f"{case.name} {arg} wait {wait}: {b}" for b in bad]
+    if case.spoils:
+        guest.stop()
     return problems
 
 

@@ -106,31 +106,44 @@ static void vprint(const char *f, __builtin_va_list ap)
         }
     }
 }
-#define PRINT_ARGS(prefix) do { \
+/*
+ * What one processor prints is not mixed with what the other does, or the host misses a line.  A handler may interrupt the one
+ * that prints, so that nobody waits for ever.
+ */
+static void print(const char *before, const char *f, __builtin_va_list ap, const char *after)
+{
+    static volatile u32 printing;
+    for (u32 i = 0; i < 1 << 22 && __sync_lock_test_and_set(&printing, 1); i++) {
+        pause();
+    }
+    while (*before) {
+        put(*before++);
+    }
+    vprint(f, ap);
+    while (*after) {
+        put(*after++);
+    }
+    __sync_lock_release(&printing);
+}
+#define PRINT(before, after) do { \
         __builtin_va_list ap; \
         __builtin_va_start(ap, fmt); \
-        printf(prefix); \
-        vprint(fmt, ap); \
+        print(before, fmt, ap, after); \
         __builtin_va_end(ap); \
     } while (0)
 void printf(const char *fmt, ...)
 {
-    __builtin_va_list ap;
-    __builtin_va_start(ap, fmt);
-    vprint(fmt, ap);
-    __builtin_va_end(ap);
+    PRINT("", "");
 }
 void fail(const char *fmt, ...)
 {
     if (__sync_fetch_and_add(&fail_count, 1) < 12) {
-        PRINT_ARGS("BAD ");
-        printf("\n");
+        PRINT("BAD ", "\n");
     }
 }
 void note(const char *fmt, ...)
 {
-    PRINT_ARGS("NOTE ");
-    printf("\n");
+    PRINT("NOTE ", "\n");
 }
 void check(int ok, const char *what, u64 got, u64 expected)
 {
