@@ -138,6 +138,13 @@ def test_definition_keys() -> None:
     assert str(definition.MAX_NETWORKS) in table["networks"][1]
 
 
+def test_cpu_models() -> None:
+    """Each recommended CPU is a definition's, and its model is in the series or QEMU's own `max`."""
+    recommended = [code(row[1])[0] for row in rows(section(OPERATIONS, "CPU models"))]
+    ours = set(re.findall(r'\.name = "(hybrid-[^"]+)"', added()["target/i386/cpu.c"]))
+    assert {definition.parse({"schema": 1, "name": "a", "cpu": cpu}).cpu.split(",")[0] for cpu in recommended} == ours | {"max"}
+
+
 def sources() -> str:
     """Where messages are written, in one line, string literals joined, every placeholder as three dots."""
     suffixes = (".py", ".yml")

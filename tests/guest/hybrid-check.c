@@ -11,7 +11,8 @@
  * Kernel command line: hc.workers=<n> (default: one per CPU; 0 leaves the
  * guest idle), hc.hb_ms=<n>, hc.blk=0|1, hc.seconds=<n>, hc.bench=1 (work on
  * order instead of all this, see work.c), and for testing the checks themselves
- * hc.inject=<check>[,<check>...].
+ * hc.inject=<check>[,<check>...]. /init knows hc.hotplug=1: CPUs that come are
+ * used.
  */
 #define _GNU_SOURCE
 #include <pthread.h>

@@ -24,19 +24,21 @@ SOAKS = {
 
 
 def boot(
-    host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus: int, mode: str | None, extra: tuple[str, ...] = (),
-    append: str = "", meanwhile: Callable[[Vm], None] = lambda vm: None,
+    host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus: int, mode: str | None, smp: str = "", memory: str = "256",
+    cpu: str = "max", devices: tuple[str, ...] | None = None, append: str = "", workers: int | None = None,
+    meanwhile: Callable[[Vm], None] = lambda vm: None,
 ) -> Vm:  # fmt: skip
-    """A Linux guest that has said READY and works; `extra` are more arguments of QEMU, `append` of Linux; `meanwhile` is called as it boots."""
+    """A Linux guest that has said READY and works. `devices` are arguments instead of its one disk; `meanwhile` is called while it boots."""
     disk = f"{host.folder}/linux-{seed}-{cpus}.img"
-    host.run(f"truncate -s 32M {disk}")
+    if devices is None:
+        host.run(f"truncate -s 32M {disk}")
+        devices = ("-drive", f"file={disk},format=raw,if=virtio,cache=writeback")
     vm = Vm(
         host, binary,
-        ["-accel", accel, "-machine", machine, "-cpu", "max", "-smp", str(cpus), "-m", "256",
+        ["-accel", accel, "-machine", machine, "-cpu", cpu, "-smp", smp or str(cpus), "-m", memory,
          "-kernel", linux[0], "-initrd", linux[1],
          "-append", "console=ttyS0 no_timer_check loglevel=4 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_timeout=300 "
-         f"hc.workers={cpus} {append}",
-         "-drive", f"file={disk},format=raw,if=virtio,cache=writeback", *extra],
+         f"hc.workers={cpus if workers is None else workers} {append}", *devices],
         mode=mode, seed=seed,
     )  # fmt: skip
     try:

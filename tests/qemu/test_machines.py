@@ -35,6 +35,19 @@ def test_eight_vcpus(host, binary, linux, seed):
         vm.kill()
 
 
+def test_eight_vcpus_with_x2apic(host, binary, linux, seed):
+    """Linux takes x2APIC only with interrupt remapping, which needs a split irqchip."""
+    vm = boot(
+        host, binary, linux, seed, accel="hybrid,kernel-irqchip=split", machine="q35,smm=off", cpus=8, mode="kvm",
+        devices=("-device", "intel-iommu,intremap=on,eim=on"), append="loglevel=7",
+    )  # fmt: skip
+    try:
+        vm.wait_line("x2apic.*enabled|Enabled IRQ remapping in x2apic mode", 1)
+        switch_and_check(vm, 100 if FULL else 20)
+    finally:
+        vm.kill()
+
+
 @pytest.mark.parametrize("machine", ["q35", "pc"])
 def test_uefi(host, binary, linux, seed, machine):
     """UEFI firmware (OVMF without SMM) is switched from its first instructions on, and boots a Linux that is switched, too."""
@@ -43,7 +56,7 @@ def test_uefi(host, binary, linux, seed, machine):
     host.install("ovmf")
     vm = boot(
         host, binary, linux, seed, accel="hybrid", machine=f"{machine},smm=off", cpus=2, mode="kvm",
-        extra=("-bios", "/usr/share/ovmf/OVMF.fd"), append="loglevel=7",
+        devices=("-bios", "/usr/share/ovmf/OVMF.fd"), append="loglevel=7",
         meanwhile=lambda vm: vm.random_switches(60 if FULL else 20, 5, 100),
     )  # fmt: skip
     try:

@@ -89,12 +89,12 @@ def test_accelerator(keys: dict[str, Any], accel: str) -> None:
 
 
 def test_kernel_and_firmware() -> None:
-    words = words_of(kernel="/k", initrd="/i", cmdline="a b,c", firmware="/f", cpu="max,-avx")
+    words = words_of(kernel="/k", initrd="/i", cmdline="a b,c", firmware="/f", cpu="hybrid-v3,+rdrand,enforce")
     assert values(words, "-kernel") == ["/k"]
     assert values(words, "-initrd") == ["/i"]
     assert values(words, "-append") == ["a b,c"]
     assert values(words, "-bios") == ["/f"]
-    assert values(words, "-cpu") == ["max,-avx"]
+    assert values(words, "-cpu") == ["hybrid-v3,+rdrand,enforce"]
 
 
 @pytest.mark.parametrize(

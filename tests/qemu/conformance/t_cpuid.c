@@ -36,7 +36,13 @@ TEST(cpuid, "cpuid", "at", 1)
         take(l, l == 0x8000001d ? 5 : 1);
     }
     take(r[0] + 1, 1), take(r[0] + 100, 1), take(0x8fffffff, 1), take(0x80860000, 1), take(0xc0000000, 2), take(0xffffffff, 1);
-    note("leaves %u, highest basic %x, highest extended %x", leaf_count, top, r[0]);
+    u32 sum = 0;
+    for (u32 i = 0; i < leaf_count; i++) {
+        for (int k = 0; k < 4; k++) {
+            sum = (sum ^ leaves[i].r[k]) * 16777619;
+        }
+    }
+    note("leaves %u, highest basic %x, highest extended %x, checksum %x", leaf_count, top, r[0], sum);
     at("cpuid");
     for (u32 i = 0; i < leaf_count; i++) {
         struct leaf *l = &leaves[i];
