@@ -70,7 +70,10 @@ def growing(host, binary, linux, seed, request):
     vm.kill()
 
 
-@pytest.mark.parametrize("growing", ["on", pytest.param("split", marks=pytest.mark.skipif(not FULL, reason="takes long: only with HYBRID_FULL=1"))], indirect=True)
+full_only = pytest.mark.skipif(not FULL, reason="takes long: only with HYBRID_FULL=1")
+
+
+@pytest.mark.parametrize("growing", ["on", pytest.param("split", marks=full_only)], indirect=True)
 def test_cpus_come_and_go(growing):
     """A vCPU comes in kvm, the guest works on it through switches, and gives it back in tcg; then it works on with the others."""
     vm = growing
