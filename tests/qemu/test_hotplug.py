@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""vCPUs that come and go while the guest runs, in either mode."""
+"""vCPUs that come in kvm, are switched, and go in either mode."""
 
 from __future__ import annotations
 
@@ -85,16 +85,6 @@ def test_cpus_come_and_go(growing):
     unplug_cpu(vm, 2)
     assert len(vm.qmp.run("query-cpus-fast")) == 2
     switch_and_check(vm, 20)
-
-
-def test_cpu_comes_in_tcg(growing):
-    """A vCPU that is made in tcg has never been in kvm."""
-    vm = growing
-    vm.set_mode("tcg")
-    plug_cpu(vm, 2)
-    switch_and_check(vm, 30)
-    wait_busy(vm, 2)
-    check_cpus(vm)
 
 
 def test_cpus_come_again(growing):
