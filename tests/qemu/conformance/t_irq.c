@@ -71,6 +71,9 @@ TEST(apic_regs, "apic-regs", "at", 1)
     for (u32 i = 0; i < sizeof(regs) / 4; i++) {
         u32 now = apic_read(regs[i]);
         u32 mask = regs[i] >= 0x100 && regs[i] < 0x280 && wait_kind ? ~(1u << (VEC_UART & 31)) : ~0u;
+        if (regs[i] == 0x30) {
+            mask = ~(1u << 24);     /* directed EOI: KVM has it with a split irqchip only, see PITFALLS.md */
+        }
         if (((now ^ value[i]) & mask) != 0) {
             fail("LAPIC register %x is %x, was %x", regs[i], now, value[i]);
         }
