@@ -73,7 +73,7 @@ class Network:
 class Vm:
     """One VM. Modes are ``kvm`` or ``tcg``; memory is in MiB; paths are of the host.
 
-    :param cpu: a QEMU CPU model with its options; ``hybrid-v2`` and ``hybrid-v3`` are the same on Intel and AMD, ``max`` depends on the host.
+    :param cpu: a QEMU CPU model with its options; ``hybrid-v2`` and ``hybrid-v3`` are made to be the same on Intel and AMD, ``max`` depends on the host.
     """
 
     name: str

@@ -24,7 +24,7 @@ SOAKS = {
 
 
 def boot(
-    host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus: int, mode: str | None, smp: str = "", memory: str = "256",
+    host, binary: str, linux, seed: int, *, accel: str, machine: str, cpus: int, mode: str | None, smp: str = "",
     cpu: str = "max", devices: tuple[str, ...] | None = None, append: str = "", workers: int | None = None,
     meanwhile: Callable[[Vm], None] = lambda vm: None,
 ) -> Vm:  # fmt: skip
@@ -35,7 +35,7 @@ def boot(
         devices = ("-drive", f"file={disk},format=raw,if=virtio,cache=writeback")
     vm = Vm(
         host, binary,
-        ["-accel", accel, "-machine", machine, "-cpu", cpu, "-smp", smp or str(cpus), "-m", memory,
+        ["-accel", accel, "-machine", machine, "-cpu", cpu, "-smp", smp or str(cpus), "-m", "256",
          "-kernel", linux[0], "-initrd", linux[1],
          "-append", "console=ttyS0 no_timer_check loglevel=4 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_timeout=300 "
          f"hc.workers={cpus if workers is None else workers} {append}", *devices],
