@@ -28,6 +28,12 @@ class DefinitionError(HybridError):
     code = "bad-definition"
 
 
+class PolicyError(DefinitionError):
+    """A policy is not valid. The message starts with the path of the value."""
+
+    code = "bad-policy"
+
+
 class StoreError(HybridError):
     """A definition cannot be read or written: permission, disk full, no such folder."""
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads untrusted nested data key by key, with errors that name the path, the value and what is allowed.
 
-Pure; used for VM definitions (definition.py) and made for policies.  Strict on purpose: nothing is converted, so that
+Pure; used for VM definitions (definition.py) and policies (policy.py).  Strict on purpose: nothing is converted, so that
 ``vcpus: "2"`` is an error on the controller and not a surprise on the host.
 """
 
@@ -107,6 +107,15 @@ class Reader:
         if not isinstance(value, str) or value not in choices:
             allowed = ", ".join(f"'{item}'" for item in choices)
             raise self.fail(key, f"{show(value)} is not one of {allowed}")
+        return value
+
+    def mapping(self, key: str, *, required: bool = False) -> Mapping[str, Any]:
+        """Read a mapping, an empty one when there is none."""
+        value = self._get(key, required)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.fail(key, f"{show(value)} is not a mapping")
         return value
 
     def items(self, key: str, limit: int) -> list[Any]:

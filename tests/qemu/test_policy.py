@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import copy
 import json
-import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from harness import Baremetal, QmpError, Unexpected, Vm
 from test_baremetal import CONFIGS, STOCK
+from test_blockers import refused_at_start
 
 pytestmark = pytest.mark.skipif(bool(STOCK), reason="a stock accelerator has no policy")
 ACCEL, MACHINE, CPUS = next(iter(CONFIGS.values()))
@@ -89,7 +89,8 @@ def test_rule_begins_and_ends(vm):
     assert vm.qmp.run("hybrid-begin", {"rule": "audit", "reason": "incident 7"}) == {"changed": True}
     info = state(vm)
     assert (info["mode"], info["cause"], info["rule"], info["reason"]) == ("tcg", "rule", "audit", "incident 7")
-    assert info["policy"]["rules"][0]["active"] and info["policy"]["rules"][0]["count"] == 1
+    assert info["policy"]["rules"][0]["active"]
+    assert info["policy"]["rules"][0]["count"] == 1
     assert vm.qmp.run("hybrid-begin", {"rule": "audit"}) == {"changed": False}
     assert vm.qmp.run("hybrid-end", {"rule": "audit"}) == {"changed": True}
     assert why(vm) == ("kvm", "rest", None)
@@ -278,7 +279,8 @@ def test_guest_does_not_notice(machine):
     for test, arg in (("x87", 3), ("smc", 0), ("irr-pending", 0), ("ap-halted", 0)):
         assert machine.order(test, arg, 0, at=flip) == [], test
     after = state(vm)["switches"]
-    assert after["kvm-to-tcg"] > before["kvm-to-tcg"] and after["failed"] == before["failed"]
+    assert after["kvm-to-tcg"] > before["kvm-to-tcg"]
+    assert after["failed"] == before["failed"]
     vm.qmp.run("hybrid-set-policy")
     vm.set_mode("kvm")
 
@@ -331,18 +333,22 @@ def test_too_many_rules(vm):
     assert refused(vm, "hybrid-begin", {"rule": "r64"}).startswith("the policy has no rule 'r64'; it has: r0, r1, ")
 
 
-def with_file(machine: Baremetal, tmp_path: pathlib.Path, text: str, accel: str = ACCEL) -> Vm:
-    """A guest that starts with a policy file."""
-    path = tmp_path / f"{time.monotonic_ns()}.json"
-    path.write_text(text)
-    place = machine.host.push(path, path.name)
-    return machine.process(f"{accel},policy-file={place}")
+@pytest.fixture
+def policy_file(machine, tmp_path) -> Callable[[str], str]:
+    """Put a policy file on the host, answer its path there."""
+
+    def put(text: str) -> str:
+        path = tmp_path / "policy.json"
+        path.write_text(text)
+        return str(machine.host.push(path, path.name))
+
+    return put
 
 
-def test_policy_file(machine, tmp_path):
-    """It decides in which mode the guest starts, and rules of it work."""
+def test_policy_file(machine, policy_file):
+    """It decides in which mode the guest starts, and its rules work."""
     chosen = policy(rule("fast", mode="kvm"), rest="tcg")
-    vm = with_file(machine, tmp_path, json.dumps(chosen))
+    vm = machine.process(f"{ACCEL},policy-file={policy_file(json.dumps(chosen))}")
     try:
         info = state(vm)
         assert (info["mode"], info["start"], info["cause"], info["policy"]["hash"]) == ("tcg", "tcg", "start", chosen["hash"])
@@ -356,16 +362,23 @@ def test_policy_file(machine, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it is empty"),
+        ("", "Expecting a JSON value"),
         ("{", "JSON parse error"),
         ("[]", "Invalid parameter type"),
         ("{}", "Parameter 'schema' is missing"),
         (json.dumps(policy(switches=0)), "switches: 0 is not between 1 and 1000"),
         (json.dumps({**policy(), "more": 1}), "Parameter 'more' is unexpected"),
     ],
+    ids=["empty", "not JSON", "list", "no keys", "bad value", "unknown key"],
 )
-def test_policy_file_that_is_not_one(machine, tmp_path, text, message):
-    with pytest.raises(Unexpected) as caught:
-        with_file(machine, tmp_path, text)
-    assert message in str(caught.value)
-    assert "policy-file" in str(caught.value)
+def test_policy_file_that_is_not_one(host, binary, policy_file, text, message):
+    path = policy_file(text)
+    said = refused_at_start(host, binary, ["-accel", f"{ACCEL},policy-file={path}", "-machine", MACHINE])
+    assert f"policy-file {path}: " in said
+    assert message in said
+
+
+def test_no_policy_file(host, binary):
+    said = refused_at_start(host, binary, ["-accel", f"{ACCEL},policy-file=/nowhere/policy.json", "-machine", MACHINE])
+    assert "policy-file: Failed to open file" in said
+    assert "/nowhere/policy.json" in said
