@@ -24,16 +24,17 @@ _SLOT_DISK = 0x0D
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
-def qemu_command(vm: Vm, paths: Optional[Paths] = None) -> list[str]:
+def qemu_command(vm: Vm, paths: Optional[Paths] = None, policy_file: Optional[str] = None) -> list[str]:
     """Return the words of the QEMU command line, the binary first.
 
     :param vm: a checked definition.
     :param paths: where sockets and relative disk files are; the host's usual folders by default.
+    :param policy_file: compiled policy with which a hybrid VM starts.
     """
     paths = paths or Paths()
     words = [vm.qemu, "-name", option(f"guest={vm.name}", debug_threads=True)]
     words += ["-no-user-config", "-nodefaults", "-display", "none", "-sandbox", _SANDBOX]
-    words += ["-accel", _accelerator(vm)]
+    words += ["-accel", _accelerator(vm, policy_file)]
     words += ["-machine", option(vm.machine, smm=False, vmport=False), "-cpu", vm.cpu]
     words += ["-smp", option(f"cpus={vm.vcpus}", sockets=1, cores=vm.vcpus, threads=1)]
     words += ["-m", f"size={vm.memory_mib}M", "-rtc", "base=utc", "-msg", "timestamp=on", "-boot", "strict=on"]
@@ -91,9 +92,9 @@ def disk_path(vm: Vm, disk: Disk, paths: Paths) -> str:
     return os.path.join(paths.state(vm.name), disk.file)
 
 
-def _accelerator(vm: Vm) -> str:
+def _accelerator(vm: Vm, policy_file: Optional[str]) -> str:
     if vm.accel == "hybrid":
-        return option("hybrid", start=vm.start_mode, kernel_irqchip=vm.irqchip)
+        return option("hybrid", start=vm.start_mode, kernel_irqchip=vm.irqchip, policy_file=policy_file)
     if vm.accel == "kvm":
         return option("kvm", kernel_irqchip=vm.irqchip)
     return option("tcg", thread="multi")

@@ -54,18 +54,26 @@ async def query(session: Session) -> dict[str, Any]:
     return _checked(session, state, "query-hybrid", ("mode", "since_us"))
 
 
-async def set_mode(session: Session, mode: str, reason: Optional[str] = None) -> dict[str, Any]:
+async def set_mode(
+    session: Session, mode: str, reason: Optional[str] = None, for_ms: Optional[int] = None, force: bool = False
+) -> dict[str, Any]:
     """Switch a VM and wait until it runs in the new mode (hybrid-set-mode).
 
     :param mode: ``kvm`` or ``tcg``.
     :param reason: why, for the journal; kept by QEMU.
+    :param for_ms: milliseconds after which a policy decides again; needs a policy.
+    :param force: also against the policy's lock; needs a policy.
     :return: changed, before, after, cause, reason, pause_us, phases (list of name and us).
     :raises Blocked: QEMU names a blocker.
     :raises NotHybrid, VmError: as in query.
     """
-    arguments = {"mode": mode}
+    arguments: dict[str, Any] = {"mode": mode}
     if reason:
         arguments["reason"] = reason
+    if for_ms is not None:
+        arguments["for-ms"] = for_ms
+    if force:
+        arguments["force"] = True
     try:
         answer = snake(await session.execute("hybrid-set-mode", arguments))
     except CommandUnknown as exc:
@@ -77,6 +85,56 @@ async def set_mode(session: Session, mode: str, reason: Optional[str] = None) ->
         _raise_not_hybrid(session, exc)
         raise
     return _checked(session, answer, "hybrid-set-mode", ("changed", "before", "after"))
+
+
+async def set_policy(session: Session, compiled: Optional[Mapping[str, Any]]) -> bool:
+    """Replace a VM's policy as a whole, or remove it (hybrid-set-policy).
+
+    :param compiled: as policy.Policy.compiled() returns it; None for no policy.
+    :return: whether it is another one than before.
+    :raises VmError: QEMU refuses it, or has no policies; the old one stays in force.
+    """
+    return bool((await _policy_command(session, "hybrid-set-policy", policy=compiled))["changed"])
+
+
+async def release(session: Session) -> bool:
+    """End an operator's override; return whether there was one (hybrid-release)."""
+    return bool((await _policy_command(session, "hybrid-release"))["changed"])
+
+
+async def begin(session: Session, rule: str, reason: Optional[str] = None) -> bool:
+    """Trigger a rule; return whether it was not active (hybrid-begin)."""
+    return bool((await _policy_command(session, "hybrid-begin", rule=rule, reason=reason))["changed"])
+
+
+async def end(session: Session, rule: str) -> bool:
+    """End a rule; return whether it ends earlier than it would have (hybrid-end)."""
+    return bool((await _policy_command(session, "hybrid-end", rule=rule))["changed"])
+
+
+async def alert(session: Session, name: str, reason: Optional[str] = None) -> list[str]:
+    """Report an alert; return the rules that it has triggered (hybrid-alert)."""
+    return list((await _policy_command(session, "hybrid-alert", name=name, reason=reason))["rules"])
+
+
+async def _policy_command(session: Session, command: str, **arguments: Any) -> dict[str, Any]:
+    """Run a command of the policy; arguments that are None are left out.
+
+    :raises WrongInterface: the VM's QEMU is older than policies.
+    :raises NotHybrid, VmError: as in query.
+    """
+    try:
+        return dict(await session.execute(command, {key: value for key, value in arguments.items() if value is not None}))
+    except CommandUnknown as exc:
+        if not session.series:
+            raise _stock(session) from exc
+        raise WrongInterface(
+            session.vm,
+            f"its QEMU ({session.series}) has no policies: install the matching series with role hybrid_qemu_install and restart the VM",
+        ) from exc
+    except CommandFailed as exc:
+        _raise_not_hybrid(session, exc)
+        raise
 
 
 def blocked(vm: str, mode: str, blockers: Sequence[Mapping[str, Any]]) -> Blocked:

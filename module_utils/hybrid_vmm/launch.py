@@ -4,7 +4,7 @@
 For the unit: Type=exec, User=hybrid-qemu (in group kvm, not in group hybrid-vmm), UMask=0007, and
 ``LoadCredential=definition:/etc/hybrid-vmm/vms/%i.json``: the definition is then read from the credential, so that the
 user of a compromised QEMU can neither read other definitions nor reach other VMs' sockets.  Without a credential it is
-read from /etc/hybrid-vmm.  /run/hybrid-vmm/<vm> must exist, writable for that user, setgid hybrid-vmm.
+read from /etc/hybrid-vmm.  The VM's policy, if it has one, is in /run/hybrid-vmm/<vm>.policy.json.  /run/hybrid-vmm/<vm> must exist, writable for that user, setgid hybrid-vmm.
 
 Exit status: 78 (EX_CONFIG) with one line on stderr when QEMU cannot be started; otherwise QEMU's own.
 """
@@ -99,7 +99,8 @@ def main(argv: Optional[list[str]] = None) -> int:
     paths = Paths(options.config_dir, options.run_dir, options.state_dir)
     try:
         vm = load_definition(options.vm, paths)
-        words = command.qemu_command(vm, paths)
+        policy = paths.started_policy(vm.name)
+        words = command.qemu_command(vm, paths, policy if os.path.exists(policy) else None)
         if options.show:
             print(command.shell_text(words))
             return 0

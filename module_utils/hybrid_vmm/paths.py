@@ -23,7 +23,7 @@ def unit_name(vm: str) -> str:
 class Paths:
     """The folders of one host; another layout is for tests.
 
-    :param config_dir: holds ``vms/<vm>.json``.
+    :param config_dir: holds ``vms/<vm>.json`` and ``policies/<vm>.json``.
     :param run_dir: holds one folder of sockets per VM.
     :param state_dir: holds one folder of disks per VM.
     """
@@ -40,6 +40,19 @@ class Paths:
     def definition(self, vm: str) -> str:
         """Definition file of a VM."""
         return os.path.join(self.definitions, f"{vm}.json")
+
+    @property
+    def policies(self) -> str:
+        """Folder of the policies."""
+        return os.path.join(self.config_dir, "policies")
+
+    def policy(self, vm: str) -> str:
+        """Policy file of a VM."""
+        return os.path.join(self.policies, f"{vm}.json")
+
+    def started_policy(self, vm: str) -> str:
+        """Copy of the policy for the VM's start, which its QEMU may read (see hybrid-vm-prepare@.service)."""
+        return os.path.join(self.run_dir, f"{vm}.policy.json")
 
     def run(self, vm: str) -> str:
         """Run-time folder of a VM; also what runs lock (see lock.py)."""

@@ -7,15 +7,17 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Callable, TypeVar
 
 from . import definition
 from .definition import Vm
 from .errors import DefinitionError, StoreError, UnknownVm
 from .paths import GROUP, Paths
 
+Parsed = TypeVar("Parsed")
+
 _SUFFIX = ".json"
-#: A definition is some kilobytes; more is a mistake or an attack.
+#: A definition or policy is some kilobytes; more is a mistake or an attack.
 _MAX_BYTES = 1 << 20
 
 
@@ -71,19 +73,29 @@ def load_file(path: str) -> Vm:
 
     :raises StoreError, DefinitionError: as in load().
     """
+    return read(path, definition.parse)
+
+
+def read(path: str, parse: Callable[[Any], Parsed]) -> Parsed:
+    """Read one JSON file and check it.
+
+    :param parse: returns what the data mean, or raises DefinitionError.
+    :raises StoreError: it cannot be read; its cause is a FileNotFoundError when there is none.
+    :raises DefinitionError: it is not valid; the message begins with the file's name.
+    """
     try:
         with open(path, "rb") as stream:
             text = stream.read(_MAX_BYTES + 1)
     except OSError as exc:
         raise _unreadable(path, exc) from exc
     if len(text) > _MAX_BYTES:
-        raise DefinitionError(f"{path}: longer than {_MAX_BYTES} bytes, this cannot be a VM definition")
+        raise DefinitionError(f"{path}: longer than {_MAX_BYTES} bytes, this cannot be a VM definition or a policy")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise DefinitionError(f"{path}: not JSON: {exc}") from exc
     try:
-        return definition.parse(data)
+        return parse(data)
     except DefinitionError as exc:
         raise DefinitionError(f"{path}: {exc}") from exc
 
@@ -94,13 +106,21 @@ def dump(data: dict[str, Any]) -> str:
 
 
 def save(paths: Paths, vm: Vm, mode: int = 0o640) -> bool:
-    """Write a definition atomically: new file, fsync, rename, fsync of the folder.
+    """Write a definition, as write() does.
+
+    :return: whether the file's content changed.
+    :raises StoreError: it cannot be written; the old file is untouched.
+    """
+    return write(paths.definition(vm.name), dump(vm.to_dict()), mode)
+
+
+def write(path: str, text: str, mode: int = 0o640) -> bool:
+    """Write a file atomically: new file, fsync, rename, fsync of the folder.
 
     :param mode: permissions of the file; its group is the folder's when that has the setgid bit.
     :return: whether the file's content changed.
     :raises StoreError: it cannot be written; the old file is untouched.
     """
-    path, text = paths.definition(vm.name), dump(vm.to_dict())
     try:
         with open(path, encoding="utf-8") as stream:
             if stream.read() == text:
@@ -109,9 +129,10 @@ def save(paths: Paths, vm: Vm, mode: int = 0o640) -> bool:
         pass
     except OSError as exc:
         raise _unreadable(path, exc) from exc
+    folder, name = os.path.split(path)
     temporary = ""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{vm.name}.", dir=paths.definitions)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             os.fchmod(stream.fileno(), mode)
             stream.write(text)
@@ -119,17 +140,37 @@ def save(paths: Paths, vm: Vm, mode: int = 0o640) -> bool:
             os.fsync(stream.fileno())
         os.rename(temporary, path)
         temporary = ""
-        folder = os.open(paths.definitions, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(folder)
     except OSError as exc:
         raise StoreError(f"cannot write {path}: {exc.strerror or exc}; it was left as it was") from exc
     finally:
         if temporary:
             os.unlink(temporary)
     return True
+
+
+def remove(path: str) -> bool:
+    """Remove a file for good.
+
+    :return: whether there was one.
+    :raises StoreError: it cannot be removed.
+    """
+    try:
+        os.unlink(path)
+        _sync(os.path.dirname(path))
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise StoreError(f"cannot remove {path}: {exc.strerror or exc}") from exc
+    return True
+
+
+def _sync(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _unreadable(path: str, exc: OSError) -> StoreError:
