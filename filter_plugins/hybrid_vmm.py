@@ -19,7 +19,7 @@ _PACKAGES = str(Path(__file__).resolve().parent.parent / "module_utils")
 if _PACKAGES not in sys.path:
     sys.path.append(_PACKAGES)
 
-from hybrid_vmm import definition, rows, table
+from hybrid_vmm import definition, policyplan, rows, table
 from hybrid_vmm.errors import HybridError
 
 
@@ -51,10 +51,15 @@ def hybrid_vm_definition(item: Any, host: str) -> dict[str, Any]:
     return definition.complete(item, str(host))
 
 
+def hybrid_policy_plan(policies: Any) -> list[dict[str, Any]]:
+    """Check the policies of a host's VMs and return what is to be done for each."""
+    return policyplan.plan(policies)
+
+
 class FilterModule:
     """What Ansible asks for."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        functions = (hybrid_switch_rows, hybrid_switch_table, hybrid_vm_definition)
+        functions = (hybrid_policy_plan, hybrid_switch_rows, hybrid_switch_table, hybrid_vm_definition)
         return {function.__name__: _filter(function) for function in functions}

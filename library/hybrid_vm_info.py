@@ -82,7 +82,7 @@ vms:
       type: str
       sample: tcg
     expected_mode:
-      description: Mode that the definition wants.
+      description: Mode that the VM's policy wants now, or, of a VM without one, its definition.
       type: str
       sample: kvm
     in_expected_mode:
@@ -104,6 +104,51 @@ vms:
       description: The reason that was given for it.
       type: str
       sample: incident 4711
+    rule:
+      description: Rule of the policy that brought it into its mode. Null for other causes.
+      type: str
+      sample: ids
+    policy:
+      description: What the policy in force is at. Null without one, and for VMs that do not run.
+      type: dict
+      contains:
+        hash:
+          description: Identifies the policy.
+          type: str
+        rest:
+          description: Resting mode.
+          type: str
+        lock:
+          description: Mode that is locked, or V(none).
+          type: str
+        wanted:
+          description: Mode that it wants now.
+          type: str
+        cause:
+          description: Why; V(lock), V(override), V(rule) or V(rest).
+          type: str
+        rule:
+          description: Which rule; missing for other causes.
+          type: str
+        limited:
+          description: Whether the limit of switches keeps the VM in tcg.
+          type: bool
+        error:
+          description: Why the wanted mode could not be entered; missing when all is well.
+          type: str
+        override:
+          description: The operator's override with C(mode), C(forced), C(until_us) and C(reason); missing without one.
+          type: dict
+        rules:
+          description: The rules with C(name), C(active), C(since_us), C(until_us) and C(count).
+          type: list
+          elements: dict
+    stored_policy:
+      description: Identifies the stored policy. Null without one.
+      type: str
+    policy_drift:
+      description: Whether the policy in force is another one than the stored one. Null for VMs that do not run.
+      type: bool
     switches:
       description: Numbers of switches since QEMU started.
       type: dict

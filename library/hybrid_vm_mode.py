@@ -12,6 +12,8 @@ description:
   - It first asks every VM for its mode. If one of them is unknown, not running, not hybrid, blocked, or does not
     answer, no VM is switched. If a VM fails later, while it switches, the others still finish.
   - Only the running mode is changed. What a VM starts in and is expected to be in belongs to its definition.
+  - A VM that has a policy is thereby overridden until O(for) is over or O(state=absent) releases it. One that is in the mode
+    already is left to its policy, unless O(for) or O(force) is given.
 version_added: "0.1.0"
 options:
   name:
@@ -25,9 +27,26 @@ options:
   mode:
     description:
       - V(kvm) runs the VM's vCPUs on the hardware, V(tcg) emulates them.
+      - Required unless O(state=absent).
     type: str
     choices: [kvm, tcg]
-    required: true
+  state:
+    description:
+      - V(present) brings the VMs into O(mode).
+      - V(absent) ends the overrides of VMs that have a policy, which then decides again. Takes names, not V(all).
+    type: str
+    choices: [present, absent]
+    default: present
+  for:
+    description:
+      - How long the mode overrides the VM's policy, such as V(10m); a whole number with ms, s, m, h or d. Without it, until
+        it is released. The VM must have a policy.
+    type: str
+  force:
+    description:
+      - Also against the lock of the VM's policy. The VM must have a policy.
+    type: bool
+    default: false
   timeout:
     description:
       - Seconds for the whole call, however many VMs there are. A VM that has not answered by then is a failure,
@@ -48,7 +67,7 @@ attributes:
       - The VMs are asked as in a real run, so that everything is found that would keep a VM from switching.
   idempotent:
     details:
-      - As long as nothing else switches the VM in between.
+      - As long as nothing else switches the VM in between. With O(for) or O(force), each run overrides anew and is a change.
 seealso:
   - module: hybrid_vm_info
 author:
@@ -68,6 +87,18 @@ EXAMPLES = r"""
     mode: kvm
     timeout: 60
   register: fleet_result
+
+- name: Policies aside for an hour
+  hybrid_vm_mode:
+    name: [web1]
+    mode: kvm
+    for: 1h
+    reason: load test
+
+- name: Let them decide again
+  hybrid_vm_mode:
+    name: [web1]
+    state: absent
 
 - name: Show it
   ansible.builtin.debug:
@@ -133,6 +164,12 @@ vms:
     code:
       description: The failure as one word for programs, such as V(not-running), V(blocked), V(timed-out), or null.
       type: str
+released:
+  description: VMs whose override was ended (or would be).
+  returned: with O(state=absent)
+  type: list
+  elements: str
+  sample: [web1]
 left_out:
   description: VMs that V(all) did not take. Not named C(skipped), which Ansible takes for a skipped task.
   returned: always, unless the options or definitions are wrong
@@ -152,7 +189,7 @@ left_out:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.hybrid_vmm import argspec, deps, mode
+from ansible.module_utils.hybrid_vmm import argspec, deps, difference, hybrid, info, mode, policies
 from ansible.module_utils.hybrid_vmm.errors import HybridError, LibraryMissing
 
 
@@ -160,15 +197,41 @@ def argument_spec() -> dict[str, Any]:
     """Return the module's options."""
     return {
         "name": {"type": "list", "elements": "str", "required": True},
-        "mode": {"type": "str", "choices": list(mode.MODES), "required": True},
+        "mode": {"type": "str", "choices": list(mode.MODES)},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "for": {"type": "str"},
+        "force": {"type": "bool", "default": False},
         "reason": {"type": "str"},
         **argspec.host_spec(timeout=30.0),
     }
 
 
+def release(module: AnsibleModule) -> None:
+    """End overrides."""
+    params = module.params
+    names = params["name"]
+    if params["mode"] or params["for"] or params["force"] or names == ["all"]:
+        module.fail_json(msg="state 'absent' takes names of VMs, and neither mode, for nor force")
+    paths = argspec.paths_of(params)
+    found = {facts["name"]: facts for facts in info.collect(paths, names, params["timeout"])}
+    unable = [name for name, facts in found.items() if not facts["policy"]]
+    if unable:
+        module.fail_json(msg=f"no policy is in force, so that there is no override to end: {', '.join(unable)}")
+    overridden = [name for name, facts in found.items() if facts["policy"].get("override")]
+    if overridden and not module.check_mode:
+        policies.command(paths, overridden, params["timeout"], hybrid.release)
+    changes = difference.Difference()
+    for name in overridden:
+        changes.note(name, f"overridden with {found[name]['policy']['override']['mode']}", "released")
+    result = {"changed": changes.changed, "released": overridden}
+    if module._diff:
+        result["diff"] = changes.as_diff()
+    module.exit_json(**result)
+
+
 def main() -> None:
     """Wire options, work and result together."""
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["mode"])])
     params = module.params
     problem = (
         argspec.timeout_problem(params["timeout"]) or argspec.names_problem(params["name"]) or argspec.reason_problem(params["reason"])
@@ -176,6 +239,8 @@ def main() -> None:
     if problem:
         module.fail_json(msg=problem)
     try:
+        if params["state"] == "absent":
+            release(module)
         outcome = mode.change(
             argspec.paths_of(params),
             params["name"],
@@ -183,19 +248,20 @@ def main() -> None:
             params["timeout"],
             params["reason"],
             module.check_mode,
+            mode.Override(argspec.for_ms(params["for"]), params["force"]),
         )
     except LibraryMissing as exc:
         module.fail_json(msg=missing_required_lib("qemu.qmp", reason=deps.HINT), exception=str(exc))
     except HybridError as exc:
         module.fail_json(msg=exc.message, code=exc.code)
-    difference = outcome.difference()
+    changes = outcome.difference()
     result = {
-        "changed": difference.changed,
+        "changed": changes.changed,
         "vms": [item.to_dict() for item in outcome.results],
         "left_out": outcome.left_out,
     }
     if module._diff:
-        result["diff"] = difference.as_diff()
+        result["diff"] = changes.as_diff()
     if outcome.error is not None:
         module.fail_json(msg=outcome.error, **result)
     module.exit_json(**result)

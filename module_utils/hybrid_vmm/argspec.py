@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from . import policy
+from .errors import DefinitionError, PolicyError
 from .paths import CONFIG_DIR, RUN_DIR, Paths
+from .reader import Reader
 
 #: Longest reason that QEMU takes.
 REASON_BYTES = 256
@@ -42,6 +45,19 @@ def reason_problem(reason: Optional[str]) -> str:
         return "reason: control characters are not allowed"
     size = len(reason.encode())
     return f"reason: {size} bytes are more than {REASON_BYTES}" if size > REASON_BYTES else ""
+
+
+def for_ms(text: Optional[str]) -> Optional[int]:
+    """Return a time limit such as ``10m`` in milliseconds, None when there is none.
+
+    :raises PolicyError: it is not a duration between a second and 30 days.
+    """
+    if text is None:
+        return None
+    try:
+        return policy.duration(Reader({"for": text}), "for", None, 1000, policy.MAX_HOLD_MS)
+    except DefinitionError as exc:
+        raise PolicyError(str(exc)) from exc
 
 
 def names_problem(names: Optional[Sequence[str]]) -> str:

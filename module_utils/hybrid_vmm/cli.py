@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Awaitable
 from typing import Any, Callable, Optional
 
-from . import aio, info, mode, store, table, watch
-from .argspec import names_problem, reason_problem, timeout_problem
-from .errors import HybridError, PermissionDenied, StoreError, UnknownVm
+from . import aio, hybrid, info, mode, policies, policy, store, table, watch
+from .argspec import for_ms, names_problem, reason_problem, timeout_problem
+from .errors import HybridError, NotRunning, PermissionDenied, StoreError, UnknownVm
 from .hybrid import MODES
 from .paths import CONFIG_DIR, RUN_DIR, Paths
+from .qmp import Session
 
 OK, FAILED, USAGE, UNKNOWN, FORBIDDEN = 0, 1, 2, 3, 4
 
@@ -101,11 +103,30 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--reason", help="why, at most 256 bytes; kept with the switch")
     command.add_argument("--timeout", type=float, default=30.0, help="seconds for the whole call (%(default)s)")
     command.add_argument("--check", action="store_true", help="only say what would be done")
+    command.add_argument("--for", dest="for_", metavar="TIME", help="then the VM's policy decides again, such as 10m; until released by default")
+    command.add_argument("--force", action="store_true", help="also against the lock of the VM's policy")
+    command = add("release", _release, "let the policies of VMs decide again")
+    command.add_argument("vm", nargs="+")
+    command.add_argument("--timeout", type=float, default=30.0, help="seconds for the whole call (%(default)s)")
+    command = add("begin", _begin, "trigger a rule of a VM's policy")
+    command.add_argument("rule", metavar="VM:RULE", type=_vm_and_rule)
+    command.add_argument("--if-running", action="store_true", help="a VM that does not run is no failure")
+    command.add_argument("--reason", help="why, at most 256 bytes; kept with the switch")
+    command.add_argument("--timeout", type=float, default=30.0, help="seconds (%(default)s)")
+    command = add("end", _end, "end a rule of a VM's policy, or let it end as soon as its hold allows")
+    command.add_argument("rule", metavar="VM:RULE", type=_vm_and_rule)
+    command.add_argument("--timeout", type=float, default=30.0, help="seconds (%(default)s)")
+    command = add("alert", _alert, "report an alert to VMs: their policies say what it triggers")
+    command.add_argument("alert", help="name of the alert")
+    command.add_argument("vm", nargs="+")
+    command.add_argument("--reason", help="what was found, at most 256 bytes; kept with the switch")
+    command.add_argument("--timeout", type=float, default=30.0, help="seconds for the whole call (%(default)s)")
     command = add("watch", _watch, "show switches as they happen, until interrupted")
     command.add_argument("vm", nargs="*", help="names; all running VMs by default")
     command.add_argument("--timeout", type=float, default=5.0, help="seconds to connect (%(default)s)")
-    command = add("validate", _validate, "check VM definition files")
+    command = add("validate", _validate, "check VM definition files, or stored policies")
     command.add_argument("file", nargs="+")
+    command.add_argument("--policy", action="store_true", help="the files are stored policies")
     return result
 
 
@@ -135,6 +156,8 @@ def _show(options: argparse.Namespace, paths: Paths) -> int:
 def _brief(key: str, value: Any) -> str:
     if key == "last_switch" and value:
         return f"{value['before']} -> {value['after']} at {value['at']} by {value['cause']}, pause {table.pause(value['pause_us'])}"
+    if key == "policy" and value:
+        return _policy_brief(value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items())
     if isinstance(value, list):
@@ -142,8 +165,19 @@ def _brief(key: str, value: Any) -> str:
     return table.cell(key, value)
 
 
+def _policy_brief(info: dict[str, Any]) -> str:
+    """Return the state of a policy on one line: what it wants, why, and which rules are active."""
+    parts = [f"wants {info['wanted']} by {info['cause']}{' ' + info['rule'] if info.get('rule') else ''}", f"rests in {info['rest']}"]
+    parts += [f"locked in {info['lock']}"] if info["lock"] != "none" else []
+    parts += [f"overridden with {info['override']['mode']}"] if info.get("override") else []
+    parts += ["at its limit of switches"] if info["limited"] else []
+    parts += [f"rule {rule['name']} active" for rule in info["rules"] if rule["active"]]
+    return ", ".join(parts)
+
+
 def _mode(options: argparse.Namespace, paths: Paths) -> int:
-    outcome = mode.change(paths, options.vm, options.mode, options.timeout, options.reason, options.check)
+    override = mode.Override(for_ms(options.for_), options.force)
+    outcome = mode.change(paths, options.vm, options.mode, options.timeout, options.reason, options.check, override)
     rows = [result.to_dict() for result in outcome.results]
     if options.json:
         _print_json({"vms": rows, "left_out": outcome.left_out})
@@ -156,6 +190,53 @@ def _mode(options: argparse.Namespace, paths: Paths) -> int:
         return OK
     print(f"hybridctl: {outcome.error}", file=sys.stderr)
     return FORBIDDEN if any(row["code"] == PermissionDenied.code for row in rows) else FAILED
+
+
+def _vm_and_rule(text: str) -> tuple[str, str]:
+    vm, colon, rule = text.rpartition(":")
+    if not (vm and colon and rule):
+        raise argparse.ArgumentTypeError(f"'{text}' is not VM:RULE")
+    return vm, rule
+
+
+def _release(options: argparse.Namespace, paths: Paths) -> int:
+    return _policy(options, policies.command(paths, options.vm, options.timeout, hybrid.release))
+
+
+def _begin(options: argparse.Namespace, paths: Paths) -> int:
+    vm, rule = options.rule
+    try:
+        answers = policies.command(paths, [vm], options.timeout, lambda session: hybrid.begin(session, rule, options.reason))
+    except NotRunning:
+        if not options.if_running:
+            raise
+        answers = [(vm, False)]
+    return _policy(options, answers)
+
+
+def _end(options: argparse.Namespace, paths: Paths) -> int:
+    vm, rule = options.rule
+    return _policy(options, policies.command(paths, [vm], options.timeout, lambda session: hybrid.end(session, rule)))
+
+
+def _alert(options: argparse.Namespace, paths: Paths) -> int:
+    def act(session: Session) -> Awaitable[list[str]]:
+        return hybrid.alert(session, options.alert, options.reason)
+
+    return _policy(options, policies.command(paths, options.vm, options.timeout, act))
+
+
+def _policy(options: argparse.Namespace, answers: list[tuple[str, Any]]) -> int:
+    """Show what a command of the policy has changed: whether, or which rules."""
+    if options.json:
+        _print_json([{"vm": vm, "rules" if isinstance(answer, list) else "changed": answer} for vm, answer in answers])
+        return OK
+    for vm, answer in answers:
+        if isinstance(answer, list):
+            print(f"{vm}: {'triggers ' + ', '.join(answer) if answer else 'triggers no rule'}")
+        else:
+            print(f"{vm}: {'done' if answer else 'nothing to change'}")
+    return OK
 
 
 def _watch(options: argparse.Namespace, paths: Paths) -> int:
@@ -171,7 +252,11 @@ def _validate(options: argparse.Namespace, paths: Paths) -> int:  # noqa: ARG001
     rows = []
     for name in options.file:
         try:
-            rows.append({"file": name, "vm": store.load_file(name).name, "error": None})
+            if options.policy:
+                store.read(name, policy.from_compiled)
+                rows.append({"file": name, "vm": None, "error": None})
+            else:
+                rows.append({"file": name, "vm": store.load_file(name).name, "error": None})
         except HybridError as exc:
             rows.append({"file": name, "vm": None, "error": exc.message})
             status = max(status, exit_status(exc))
@@ -182,7 +267,7 @@ def _validate(options: argparse.Namespace, paths: Paths) -> int:  # noqa: ARG001
         if row["error"]:
             print(f"hybridctl: {row['error']}", file=sys.stderr)
         else:
-            print(f"{row['file']}: definition of VM '{row['vm']}' is valid")
+            print(f"{row['file']}: {'policy' if options.policy else 'definition of VM ' + repr(row['vm'])} is valid")
     return status
 
 

@@ -140,6 +140,12 @@ class WrongInterface(VmError):
     code = "wrong-interface"
 
 
+class Locked(VmError):
+    """The VM's policy locks another mode."""
+
+    code = "locked"
+
+
 class Blocked(VmError):
     """The VM cannot switch now, and QEMU says why (a blocker)."""
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from . import aio, hybrid, store, units
+from . import aio, hybrid, policystore, store, units
 from .clock import Deadline, iso_utc
 from .definition import Vm
 from .errors import CommandFailed, CommandUnknown, HybridError, NotHybrid, NotRunning, VmError
@@ -60,6 +60,8 @@ async def _facts(paths: Paths, name: str, defined: bool, unit: Unit, deadline: D
     if defined:
         try:
             vm = store.load(paths, name)
+            stored = policystore.load(paths, name)
+            facts["stored_policy"] = stored["hash"] if stored else None
         except HybridError as exc:
             problem = exc.message
     if vm is not None:
@@ -76,6 +78,10 @@ async def _facts(paths: Paths, name: str, defined: bool, unit: Unit, deadline: D
             facts["running"] = True
             facts.update(qemu_version=session.version, series=session.series)
             facts.update(await _running(session))
+            if facts["policy"]:
+                facts["expected_mode"] = facts["policy"]["wanted"]
+            running = facts["policy"]["hash"] if facts["policy"] else None
+            facts["policy_drift"] = running != facts["stored_policy"]
     except NotRunning as exc:
         # The unit may be up a moment before QEMU listens, or a moment after it stopped to.
         problem = problem or (exc.text if unit.up else _stopped(name, unit))
@@ -89,8 +95,8 @@ async def _facts(paths: Paths, name: str, defined: bool, unit: Unit, deadline: D
 def _blank(name: str, defined: bool, unit: Unit) -> dict[str, Any]:
     """Return facts in which nothing is known yet: every key, so that templates need no defaults."""
     keys = (
-        "uuid accel mode expected_mode in_expected_mode why since cause reason switches time last_switch irqchip "
-        "qemu_version series interface vcpus memory_mib"
+        "uuid accel mode expected_mode in_expected_mode why since cause reason rule switches time last_switch irqchip "
+        "qemu_version series interface vcpus memory_mib policy stored_policy policy_drift"
     )
     facts: dict[str, Any] = dict.fromkeys(keys.split())
     facts.update(
@@ -119,7 +125,7 @@ async def _running(session: Session) -> dict[str, Any]:
         "mode": state["mode"],
         "since": iso_utc(state["since_us"]),
         "last_switch": dict(last, at=iso_utc(last["at_us"])) if last else None,
-        **{key: state.get(key) for key in ("cause", "reason", "switches", "time", "irqchip", "interface")},
+        **{key: state.get(key) for key in ("cause", "reason", "rule", "switches", "time", "irqchip", "interface", "policy")},
         **{key: state.get(key) or [] for key in ("blockers", "dropped_features")},
     }
 
@@ -151,14 +157,20 @@ def judge(facts: dict[str, Any], problem: Optional[str]) -> tuple[Optional[bool]
         return None, problem or "its mode is not known"
     if expected is None:
         return None, problem or "running, but not defined on this host"
+    if facts["policy_drift"]:
+        problem = problem or "its policy is not the stored one: run playbooks/policy.yml, or hybrid_vm_policy, again"
     if mode == expected:
         return True, problem
     if facts["accel"] != "hybrid":
         return False, f"runs with accelerator '{facts['accel']}', which cannot switch; expected mode is '{expected}'"
     why = f"in mode '{mode}' since {facts['since']} by {facts['cause']}"
+    if facts["rule"]:
+        why += f" {facts['rule']}"
     if facts["reason"]:
         why += f" ('{facts['reason']}')"
     why += f", expected is '{expected}'"
+    if facts["policy"] and facts["policy"].get("error"):
+        return False, f"{why}: {facts['policy']['error']}"
     for blocker in facts["blockers"]:
         why += f"; blocked by '{blocker['name']}': {blocker['reason']}"
     return False, why

@@ -4,7 +4,8 @@
 For the unit: Type=exec, User=hybrid-qemu (in group kvm, not in group hybrid-vmm), UMask=0007, and
 ``LoadCredential=definition:/etc/hybrid-vmm/vms/%i.json``: the definition is then read from the credential, so that the
 user of a compromised QEMU can neither read other definitions nor reach other VMs' sockets.  Without a credential it is
-read from /etc/hybrid-vmm.  The VM's policy, if it has one, is in /run/hybrid-vmm/<vm>.policy.json.  /run/hybrid-vmm/<vm> must exist, writable for that user, setgid hybrid-vmm.
+read from /etc/hybrid-vmm.  /run/hybrid-vmm/<vm> must exist, writable for that user, setgid hybrid-vmm.  The policy of a VM that has one is in
+/run/hybrid-vmm/<vm>.policy.json.
 
 Exit status: 78 (EX_CONFIG) with one line on stderr when QEMU cannot be started; otherwise QEMU's own.
 """

@@ -3,7 +3,8 @@
 
 1. Lock every VM in the order of names, connect to all in parallel, ask each for its mode.
 2. When one of them cannot be read, or is blocked, nothing is switched at all.
-3. Otherwise those in another mode switch in parallel.  A failure there does not stop the others.
+3. Otherwise those in another mode switch in parallel.  A failure there does not stop the others.  A VM that has a policy
+   is thereby overridden; with a time limit or force it is so in the mode that it is in already, too.
 4. The outcome has one result per VM, whatever happened.
 Check mode is the same without step 3.
 """
@@ -15,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
-from . import aio, hybrid, store
+from . import aio, hybrid, policy, store
 from .clock import Deadline
 from .deps import require_qmp
 from .difference import Difference
-from .errors import Blocked, CommandFailed, HybridError, NotHybrid, NotRunning, NotTried, VmError
+from .errors import Blocked, CommandFailed, HybridError, Locked, NotHybrid, NotRunning, NotTried, VmError
 from .hybrid import MODES
 from .info import leftovers
 from .paths import Paths
@@ -58,6 +59,27 @@ class Result:
         return {**asdict(self), "ok": self.error is None}
 
 
+@dataclass(frozen=True)
+class Override:
+    """What an operator asks of VMs that have a policy.
+
+    :param for_ms: milliseconds after which the policy decides again; None: until it is released.
+    :param force: also against the policy's lock.
+    """
+
+    for_ms: Optional[int] = None
+    force: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is asked that needs a policy."""
+        return self.for_ms is not None or self.force
+
+    def text(self) -> str:
+        """Return how a diff shows it; nothing when nothing is asked."""
+        return (f" for {policy.duration_text(self.for_ms)}" if self.for_ms is not None else "") + (" forced" if self.force else "")
+
+
 @dataclass
 class Outcome:
     """Results of one call, in the order of names.
@@ -67,13 +89,14 @@ class Outcome:
 
     results: list[Result]
     left_out: list[dict[str, str]]
+    override: Override
 
     def difference(self) -> Difference:
         """Return what changed, or would change in check mode."""
         difference = Difference()
         for result in self.results:
             if result.changed:
-                difference.note(result.name, result.before, result.after)
+                difference.note(result.name, result.before, f"{result.after}{self.override.text()}")
         return difference
 
     @property
@@ -97,6 +120,7 @@ def change(
     timeout: float,
     reason: Optional[str] = None,
     check: bool = False,
+    override: Optional[Override] = None,
 ) -> Outcome:
     """Bring VMs into a mode.
 
@@ -105,6 +129,7 @@ def change(
     :param timeout: seconds for the whole call.
     :param reason: why, kept with the switch.
     :param check: only predict.
+    :param override: what only VMs with a policy can be asked.
     :raises UnknownVm, StoreError, LibraryMissing: before anything is touched.
     """
     require_qmp()
@@ -114,7 +139,7 @@ def change(
     if everything:
         left = leftovers(paths, chosen)
         left_out = [{"name": name, "reason": f"VM '{name}': running, but not defined on this host"} for name in left]
-    outcome = aio.run(_Change(paths, sorted(chosen), mode, Deadline(timeout), reason, check, everything).run())
+    outcome = aio.run(_Change(paths, sorted(chosen), mode, Deadline(timeout), reason, check, everything, override or Override()).run())
     if everything:
         left_out += [{"name": result.name, "reason": str(result.error)} for result in outcome.results if _skippable(result)]
         outcome.results = [result for result in outcome.results if not _skippable(result)]
@@ -144,11 +169,13 @@ class _Change:
         reason: Optional[str],
         check: bool,
         lenient: bool,
+        override: Override,
     ) -> None:
         self._mode = mode
         self._reason = reason
         self._check = check
         self._lenient = lenient
+        self._override = override
         self._results = {name: Result(name) for name in names}
         self._sessions = {name: Session(name, paths.control(name), deadline, paths.run(name)) for name in names}
 
@@ -163,7 +190,7 @@ class _Change:
                 await asyncio.gather(*map(self._switch_and_release, self._results))
         finally:
             await asyncio.gather(*(session.close() for session in self._sessions.values()))
-        return Outcome(list(self._results.values()), [])
+        return Outcome(list(self._results.values()), [], self._override)
 
     async def _lock(self, name: str) -> None:
         try:
@@ -181,14 +208,26 @@ class _Change:
             result.before = result.after = state["mode"]
             result.pause_us = 0
             result.cause, result.reason = state.get("cause"), state.get("reason")
+            self._check_policy(name, state.get("policy"))
             if result.before != self._mode and state.get("blockers"):
                 raise hybrid.blocked(name, self._mode, state["blockers"])
         except VmError as exc:
             result.fail(exc)
 
+    def _check_policy(self, name: str, info: Optional[dict[str, Any]]) -> None:
+        """Refuse what a VM's policy, or that it has none, does not allow."""
+        if info is None and self._override.asked:
+            raise CommandFailed(name, "has no policy: a time limit and force are for VMs that have one", "there is no policy")
+        if info and info["lock"] not in ("none", self._mode) and not self._override.force:
+            lock = info["lock"]
+            raise Locked(name, f"cannot switch to '{self._mode}', its policy locks mode '{lock}': change the policy, or use force")
+
+    def _settled(self, result: Result) -> bool:
+        return result.before == self._mode and not self._override.asked
+
     def _give_up(self) -> None:
         for result in self._results.values():
-            if not result.error and result.before != self._mode:
+            if not result.error and not self._settled(result):
                 result.fail(NotTried(result.name, "not switched, because another VM of this call failed"))
 
     async def _switch_and_release(self, name: str) -> None:
@@ -198,23 +237,24 @@ class _Change:
 
     async def _switch(self, name: str) -> None:
         result = self._results[name]
-        if result.error or result.before == self._mode:
+        if result.error or self._settled(result):
             return
         if self._check:
             result.after, result.changed, result.pause_us = self._mode, True, None
             result.cause, result.reason = "operator", self._reason
             return
         try:
-            answer = await hybrid.set_mode(self._sessions[name], self._mode, self._reason)
+            answer = await hybrid.set_mode(self._sessions[name], self._mode, self._reason, self._override.for_ms, self._override.force)
         except VmError as exc:
             result.fail(exc)
             result.pause_us = None
             if not isinstance(exc, (Blocked, CommandFailed, NotHybrid)):
                 result.after = None
             return
-        result.before, result.after, result.changed = answer["before"], answer["after"], answer["changed"]
+        result.before, result.after = answer["before"], answer["after"]
+        result.changed = answer["changed"] or self._override.asked
         result.pause_us, result.phases = answer.get("pause_us"), answer.get("phases") or []
         result.cause, result.reason = answer.get("cause"), answer.get("reason")
 
 
-__all__ = ["MODES", "Outcome", "Result", "change"]
+__all__ = ["MODES", "Outcome", "Override", "Result", "change"]
