@@ -3,26 +3,26 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
+import tempfile
 from pathlib import Path
 
 PATCHES = Path(__file__).resolve().parent.parent / "roles" / "hybrid_qemu_build" / "files" / "patches"
 
 
+@functools.cache
 def added_file(name: str) -> str:
-    """Return the text of a file that a patch of the series adds and no later one changes.
+    """Return the text of a file that the series adds, as the last patch leaves it.
 
-    :param name: path in the source, e.g. ``accel/hybrid/hybrid-decision.c``.
-    :raises LookupError: no patch adds it, or a later one changes it.
+    :param name: path in the source, e.g. ``qapi/hybrid.json``.
+    :raises LookupError: no patch adds it.
     """
-    found = ""
-    for patch in sorted(PATCHES.glob("*.patch")):
-        head, mark, rest = patch.read_text(encoding="utf-8").partition(f"\ndiff --git a/{name} b/{name}\n")
-        if not mark:
-            continue
-        if found or not rest.startswith("new file mode"):
-            raise LookupError(f"{patch.name} changes {name}, which another patch adds; this reader cannot follow that")
-        section = rest.split("\ndiff --git ", 1)[0].split("\n-- \n", 1)[0]
-        found = "".join(f"{line[1:]}\n" for line in section.splitlines()[4:] if line.startswith("+"))
-    if not found:
-        raise LookupError(f"no patch in {PATCHES} adds {name}")
-    return found
+    with tempfile.TemporaryDirectory() as folder:
+        # --include leaves all other files of a patch aside; the folder is no work tree, so that nothing else is looked at.
+        for patch in sorted(PATCHES.glob("*.patch")):
+            subprocess.run(["git", "apply", f"--include={name}", str(patch)], cwd=folder, check=True, timeout=60)
+        path = Path(folder) / name
+        if not path.exists():
+            raise LookupError(f"no patch in {PATCHES} adds {name}")
+        return path.read_text(encoding="utf-8")
