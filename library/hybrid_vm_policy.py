@@ -33,6 +33,9 @@ options:
       - Required with O(state=present).
     type: dict
   timeout:
+    description:
+      - Seconds for the whole call.
+    type: float
     default: 30
 extends_documentation_fragment:
   - hybrid_vmm

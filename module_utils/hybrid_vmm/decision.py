@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which mode a policy wants: the same function as accel/hybrid/hybrid-decision.c of the series.  Pure.
 
-Times are whole milliseconds of one clock, whichever it is.  tests/unit/test_decision_twin.py compares the two.
+Times are whole milliseconds of one clock, whichever it is.  tests/unit/test_decision.py compares the two.
 """
 
 from __future__ import annotations

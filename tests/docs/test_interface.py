@@ -13,6 +13,8 @@ import pytest
 import yaml
 from documents import ROOT, added, code, documents, rows, section, spans, text, tracked
 
+from tests.series import added_file
+
 sys.path.insert(0, str(ROOT / "module_utils"))
 
 from hybrid_vmm import definition, errors
@@ -30,7 +32,7 @@ CHOICES = {
 
 def schema() -> dict[str, dict[str, Any]]:
     """The series' QAPI schema by name."""
-    source = re.sub(r"#.*", "", added()["qapi/hybrid.json"])
+    source = re.sub(r"#.*", "", added_file("qapi/hybrid.json"))
     found = {}
     for block in re.findall(r"^\{.*?\}\s*$(?=\s*(?:^\{|\Z))", source, re.DOTALL | re.MULTILINE):
         item = ast.literal_eval(block.replace(": true", ": True"))
@@ -55,7 +57,7 @@ def test_commands_and_events() -> None:
     documented = {code(row[0])[0]: row for row in rows(section(ARCHITECTURE, "QMP interface"))}
     assert set(documented) == names
     answer = set(code(documented["hybrid-set-mode"][1]))
-    assert answer == members("HybridSetModeResult") | {"mode"}
+    assert answer == members("HybridSetModeResult") | {key.lstrip("*") for key in schema()["hybrid-set-mode"]["data"]}
     assert set(code(documented["query-hybrid"][1])) == members("HybridInfo")
     assert set(code(documented["HYBRID_SWITCH"][1])) == members("HybridSwitch")
     prose = section(ARCHITECTURE, "QMP interface")

@@ -3,7 +3,7 @@
 
     python fake_qemu.py CONTROL_SOCKET EVENTS_SOCKET '{"mode": "kvm", "on_set": "die"}'
 
-Behaviour: mode, accel ("hybrid", other accelerators, "stock"), blockers, interface, reason; on_set and on_query: "die"
+Behaviour: mode, accel ("hybrid", other accelerators, "stock"), policies (False: a series without them), blockers, interface, reason; on_set, on_query and on_policy: "die"
 (the process ends), "hang", "refuse" (GenericError), "blocked", "garbage", "empty"; greeting: "hang" or "garbage";
 delay: seconds that a switch takes.  What does not belong here: what a real binary is needed for, see tests/qemu.
 """
@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 AT_US = 1763874000000000
+POLICY_COMMANDS = ("hybrid-set-policy", "hybrid-release", "hybrid-begin", "hybrid-end", "hybrid-alert")
 
 
 class FakeQemu:
@@ -29,6 +30,9 @@ class FakeQemu:
         self.reason = behaviour.get("reason")
         self.switches = {"kvm-to-tcg": 0, "tcg-to-kvm": 0, "failed": 0}
         self.last: dict[str, Any] = {}
+        self.policy: dict[str, Any] = {}
+        self.override: dict[str, Any] = {}
+        self.active: set[str] = set()
         self.listeners: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,7 +56,7 @@ class FakeQemu:
 
     async def answer(self, writer: asyncio.StreamWriter, command: str, arguments: dict[str, Any], ident: Any) -> None:
         """Run one command."""
-        trouble = {"query-hybrid": "on_query", "hybrid-set-mode": "on_set"}.get(command, "")
+        trouble = {"query-hybrid": "on_query", "hybrid-set-mode": "on_set", "hybrid-set-policy": "on_policy"}.get(command, "")
         trouble = self.behaviour.get(trouble, "")
         accel = self.behaviour.get("accel", "hybrid")
         if trouble == "die":
@@ -73,15 +77,55 @@ class FakeQemu:
             self.send(writer, {"return": {"status": "running", "running": True}, "id": ident})
         elif command == "query-kvm":
             self.send(writer, {"return": {"enabled": accel == "kvm", "present": True}, "id": ident})
-        elif accel == "stock" or command not in ("query-hybrid", "hybrid-set-mode"):
+        elif accel == "stock" or command not in self.commands():
             self.error(writer, ident, "CommandNotFound", f"The command {command} has not been found")
         elif accel != "hybrid":
             self.error(writer, ident, "GenericError", f"accelerator is '{accel}', not 'hybrid'")
         elif command == "query-hybrid":
             self.send(writer, {"return": self.state(), "id": ident})
+        elif command in POLICY_COMMANDS:
+            if not self.policy and command != "hybrid-set-policy":
+                self.error(writer, ident, "GenericError", "there is no policy")
+            elif "rule" in arguments and arguments["rule"] not in self.rules():
+                self.error(writer, ident, "GenericError", f"the policy has no rule '{arguments['rule']}'; it has: {', '.join(self.rules())}")
+            else:
+                self.send(writer, {"return": self.change(command, arguments), "id": ident})
         else:
             await asyncio.sleep(self.behaviour.get("delay", 0))
             self.send(writer, {"return": self.switch(arguments), "id": ident})
+
+    def commands(self) -> tuple[str, ...]:
+        """Those of the series."""
+        return ("query-hybrid", "hybrid-set-mode", *(POLICY_COMMANDS if self.behaviour.get("policies", True) else ()))
+
+    def rules(self) -> list[str]:
+        """Names of the policy's rules."""
+        return [rule["name"] for rule in self.policy["rules"]]
+
+    def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The answers of the policy's commands. Nothing switches here: what a policy does is a real QEMU's business."""
+        before = (self.policy, self.override, set(self.active))
+        if command == "hybrid-set-policy":
+            self.policy = arguments.get("policy", {})
+        elif command == "hybrid-release":
+            self.override = {}
+        elif command == "hybrid-begin":
+            self.active.add(arguments["rule"])
+        elif command == "hybrid-end":
+            self.active.discard(arguments["rule"])
+        else:
+            found = [rule["name"] for rule in self.policy["rules"] if arguments["name"] in rule["alerts"]]
+            self.active.update(found)
+            return {"rules": found}
+        return {"changed": before != (self.policy, self.override, self.active)}
+
+    def policy_state(self) -> dict[str, Any]:
+        """The policy in the answer to query-hybrid."""
+        rules = [{"name": name, "active": name in self.active, "count": 0} for name in self.rules()]
+        state = {"wanted": self.policy["rest"], "cause": "rest", "limited": False, "rules": rules}
+        if self.override:
+            state["override"] = self.override
+        return {**{key: self.policy[key] for key in ("hash", "rest", "lock")}, **state}
 
     def state(self) -> dict[str, Any]:
         """The answer to query-hybrid."""
@@ -101,11 +145,15 @@ class FakeQemu:
             result["reason"] = self.reason
         if self.last:
             result["last-switch"] = self.last
+        if self.policy:
+            result["policy"] = self.policy_state()
         return result
 
     def switch(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The answer to hybrid-set-mode, and the event."""
         before, after = self.mode, arguments["mode"]
+        if self.policy:
+            self.override = {"mode": after, "forced": arguments.get("force", False)}
         if before == after:
             nothing = {"cause": "start", "pause-us": 0, "phases": [], "at-us": AT_US}
             return {"changed": False, "before": before, "after": after, **nothing}

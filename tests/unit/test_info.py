@@ -44,6 +44,10 @@ def test_running_hybrid_vm(host: Host) -> None:
         "since": "2025-11-23T05:00:00.000000Z",
         "cause": "operator",
         "reason": "incident 4711",
+        "rule": None,
+        "policy": None,
+        "stored_policy": None,
+        "policy_drift": False,
         "switches": {"kvm_to_tcg": 1, "tcg_to_kvm": 0, "failed": 0},
         "time": {"kvm_us": 1000, "tcg_us": 0},
         "last_switch": {

@@ -70,7 +70,7 @@ def test_a_path_is_no_name(host: Host) -> None:
         ('{"schema": 1, "name": "other"}', "{path}: name: 'other' is not the file's name 'web1'"),
         ('{"schema": 1, "name": "web1", "vcpus": 0}', "{path}: vcpus: 0 is not between 1 and 64"),
         ("[" * 100000, "{path}: not JSON: maximum recursion depth exceeded*"),
-        (" " * (1 << 20) + "{}", "{path}: longer than 1048576 bytes, this cannot be a VM definition"),
+        (" " * (1 << 20) + "{}", "{path}: longer than 1048576 bytes, this cannot be a VM definition or a policy"),
     ],
 )
 def test_bad_file(host: Host, text: str, message: str) -> None:
