@@ -12,7 +12,7 @@ from documents import ROOT, text, tracked
 
 # Files that have no room for a licence, or that are one.
 UNMARKED = ("LICENSES/", "roles/hybrid_qemu_build/files/patches/", ".gitignore", ".gitkeep")
-LICENCE = re.compile(r"SPDX-License-Identifier: (\S+)")
+LICENCE = re.compile(r"SPDX-License-Identifier: ([\w.+-]+)")
 KNOWN = {"GPL-3.0-or-later", "GPL-2.0-or-later", "GPL-2.0-only"}
 HEAD = 600
 # Without the underscores, so that this file does not contain them.

@@ -3,9 +3,10 @@
 
     python fake_qemu.py CONTROL_SOCKET EVENTS_SOCKET '{"mode": "kvm", "on_set": "die"}'
 
-Behaviour: mode, accel ("hybrid", other accelerators, "stock"), policies (False: a series without them), blockers, interface, reason; on_set, on_query and on_policy: "die"
-(the process ends), "hang", "refuse" (GenericError), "blocked", "garbage", "empty"; greeting: "hang" or "garbage";
-delay: seconds that a switch takes.  What does not belong here: what a real binary is needed for, see tests/qemu.
+Behaviour: mode, accel ("hybrid", other accelerators, "stock"), policies (False: a series without them), blockers,
+interface, reason; on_set, on_query and on_policy: "die" (the process ends), "hang", "refuse" (GenericError), "blocked",
+"garbage", "empty"; greeting: "hang" or "garbage"; delay: seconds that a switch takes.  What does not belong here: what a
+real binary is needed for, see tests/qemu.
 """
 
 from __future__ import annotations

@@ -60,7 +60,11 @@ def run_module(host: Optional[Host], name: str, args: dict[str, Any], *flags: st
 WRONG_OPTIONS = [
     ("hybrid_vm_mode", {"mode": "kvm"}, "missing required arguments: name"),
     ("hybrid_vm_mode", {"name": "web1"}, "state is present but all of the following are missing: mode"),
-    ("hybrid_vm_mode", {"name": "web1", "mode": "kvm", "for": "1 week"}, "for: '1 week' is not a duration (a whole number with ms, s, m, h or d, such as '10m')"),
+    (
+        "hybrid_vm_mode",
+        {"name": "web1", "mode": "kvm", "for": "1 week"},
+        "for: '1 week' is not a duration (a whole number with ms, s, m, h or d, such as '10m')",
+    ),
     ("hybrid_vm_mode", {"name": "all", "state": "absent"}, "state 'absent' takes names of VMs, and neither mode, for nor force"),
     ("hybrid_vm_policy", {"name": "web1"}, "state is present but all of the following are missing: policy"),
     ("hybrid_vm_policy", {"name": "web1", "policy": {"rest": "fast"}}, "rest: 'fast' is not one of 'kvm', 'tcg'"),
