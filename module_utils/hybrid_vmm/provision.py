@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import grp
 import json
 import os
@@ -444,7 +445,11 @@ class Host:
         if item.remove:
             self._must(["systemctl", "--quiet", "disable", unit_name(item.name)], f"{item.name}: its unit cannot be disabled")
             shutil.rmtree(os.path.dirname(self._drop_in(item.name)), ignore_errors=True)
-            for path in (self._paths.definition(item.name), os.path.join(self._paths.config_dir, "policies", f"{item.name}.json")):
+            timers = sorted(glob.glob(os.path.join(self._unit_dir, f"hybrid-begin@{item.name}:*.timer")))
+            if timers:
+                names = [os.path.basename(path) for path in timers]
+                self._must(["systemctl", "--quiet", "disable", "--now", *names], f"{item.name}: timers of its policy cannot be disabled")
+            for path in (self._paths.definition(item.name), self._paths.policy(item.name), *timers):
                 if os.path.lexists(path):
                     os.unlink(path)
         if item.remove_disks:

@@ -24,7 +24,7 @@ async def follow(paths: Paths, names: Sequence[str], timeout: float, show: Calla
 
     :param names: of defined VMs; empty for all that run.
     :param timeout: seconds to connect.
-    :param show: takes vm, at (ISO 8601 UTC), before, after, cause, reason, pause_us, phases.
+    :param show: takes vm, at (ISO 8601 UTC), before, after, cause, rule, reason, pause_us, phases.
     :raises UnknownVm: a name is not defined.
     :raises NotRunning, PermissionDenied, TimedOut, ProtocolFailure: a VM cannot be listened to.
     """
@@ -69,8 +69,9 @@ def row(vm: str, message: dict[str, Any]) -> dict[str, Any]:
 
 def line(switch: dict[str, Any]) -> str:
     """Return one switch as a line for people."""
+    rule = f" {switch['rule']}" if switch.get("rule") else ""
     reason = f" ({table.cell('reason', switch['reason'])})" if switch.get("reason") else ""
     return (
         f"{switch['at']}  {switch['vm']}  {switch['before']} -> {switch['after']}  "
-        f"pause {table.pause(switch.get('pause_us'))}  by {switch['cause']}{reason}"
+        f"pause {table.pause(switch.get('pause_us'))}  by {switch['cause']}{rule}{reason}"
     )

@@ -118,7 +118,7 @@ def test_changed_while_the_vm_runs(hypervisor: Any, playbook: Any, recap: Any, l
         assert done.returncode == 0, done.stdout + done.stderr
         assert recap(done.stdout)[name]["changed"] == changed, done.stdout
         if "--diff" in words:
-            assert '"lock": "kvm"' in done.stdout
+            assert "lock: kvm" in done.stdout
             assert show(hypervisor, "check1")["policy"]["hash"] == hash_before
     refused = hypervisor.host.run("hybridctl mode tcg check1 --timeout 60")
     assert refused.rc == 1
@@ -149,7 +149,6 @@ def test_policy_survives_a_restart(hypervisor: Any) -> None:
     assert hypervisor.pid("check1") != pid
     facts = show(hypervisor, "check1")
     assert (facts["policy"]["hash"], facts["policy_drift"]) == (before, False)
-    hypervisor.wait_for_beats("check1", 2, 300)
 
 
 def test_nothing_is_written_for_a_policy_that_is_wrong(hypervisor: Any, playbook: Any, tmp_path: Path) -> None:
