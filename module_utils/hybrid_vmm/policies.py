@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 from . import aio, hybrid, policystore, store
 from .clock import Deadline
 from .deps import require_qmp
-from .errors import DefinitionError, NotRunning, StoreError
+from .errors import DefinitionError, NotRunning, PolicyError, StoreError
 from .paths import Paths
 from .qmp import Session
 
@@ -47,10 +47,13 @@ def apply(paths: Paths, name: str, wanted: Compiled, timeout: float, check: bool
     :param wanted: compiled policy; None removes it.
     :param timeout: seconds.
     :param check: only predict.
-    :raises UnknownVm, StoreError, LibraryMissing, VmError: nothing was changed.
+    :raises UnknownVm, StoreError, PolicyError, LibraryMissing, VmError: nothing was changed.
     """
     require_qmp()
     store.known(paths, [name])
+    accel = store.load(paths, name).accel if wanted else "hybrid"
+    if accel != "hybrid":
+        raise PolicyError(f"VM '{name}': its definition has accel '{accel}', only VMs with accel 'hybrid' can have a policy")
     return aio.run(_apply(paths, name, wanted, Deadline(timeout), check))
 
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import Host
 
 from hybrid_vmm import cli, command, info, launch, mode, policies, policy, policystore, units
-from hybrid_vmm.errors import NotHybrid, StoreError, UnknownVm, WrongInterface
+from hybrid_vmm.errors import NotHybrid, PolicyError, StoreError, UnknownVm, WrongInterface
 from hybrid_vmm.units import Unit
 
 RULE = {"name": "suspicion", "trigger": "event", "alerts": ["ids"], "hold": {"max": "10m"}}
@@ -97,6 +97,13 @@ def test_qemu_that_cannot(host: Host, behaviour: dict[str, Any], error: type[Exc
     with pytest.raises(error):
         apply(host, ONE)
     assert policystore.load(host.paths, "web1") is None
+
+
+def test_vm_that_cannot_switch(host: Host) -> None:
+    host.define("web1", accel="kvm")
+    with pytest.raises(PolicyError, match="VM 'web1': its definition has accel 'kvm', only VMs with accel 'hybrid' can have a policy"):
+        apply(host, ONE)
+    assert not apply(host, None).changed
 
 
 def test_store_that_cannot_be_written(vm: Host) -> None:
