@@ -12,14 +12,14 @@ description:
   - It first asks every VM for its mode. If one of them is unknown, not running, not hybrid, blocked, or does not
     answer, no VM is switched. If a VM fails later, while it switches, the others still finish.
   - Only the running mode is changed. What a VM starts in and is expected to be in belongs to its definition.
-  - A VM that has a policy is thereby overridden until O(for) is over or O(state=absent) releases it. One that is in the mode
-    already is left to its policy, unless O(for) or O(force) is given.
+  - A VM that has a policy is thereby overridden until O(for) is over or O(state=absent) releases it. One that
+    rests in the mode already is left to its policy, unless O(for) or O(force) is given.
 version_added: "0.1.0"
 options:
   name:
     description:
       - VMs to switch. Each must be defined on the host, run, and be hybrid.
-      - The single word V(all) takes every defined VM that runs and can switch; the others are returned in
+      - The single word V(all) takes every defined VM that runs, can switch and is not locked in another mode; the others are returned in
         RV(left_out) with the reason.
     type: list
     elements: str
@@ -216,10 +216,14 @@ def release(module: AnsibleModule) -> None:
     found = {facts["name"]: facts for facts in info.collect(paths, names, params["timeout"])}
     unable = [name for name, facts in found.items() if not facts["policy"]]
     if unable:
-        module.fail_json(msg=f"no policy is in force, so that there is no override to end: {', '.join(unable)}")
+        why = "; ".join(f"VM '{name}': {found[name]['why'] or 'has no policy'}" for name in unable)
+        module.fail_json(msg=f"no policy is in force, so that there is no override to end: {why}")
     overridden = [name for name, facts in found.items() if facts["policy"].get("override")]
     if overridden and not module.check_mode:
-        policies.command(paths, overridden, params["timeout"], hybrid.release)
+        answers = policies.command(paths, overridden, params["timeout"], hybrid.release)
+        failed = [answer.message for _name, answer in answers if isinstance(answer, HybridError)]
+        if failed:
+            module.fail_json(msg="; ".join(failed))
     changes = difference.Difference()
     for name in overridden:
         changes.note(name, f"overridden with {found[name]['policy']['override']['mode']}", "released")

@@ -205,12 +205,9 @@ def _release(options: argparse.Namespace, paths: Paths) -> int:
 
 def _begin(options: argparse.Namespace, paths: Paths) -> int:
     vm, rule = options.rule
-    try:
-        answers = policies.command(paths, [vm], options.timeout, lambda session: hybrid.begin(session, rule, options.reason))
-    except NotRunning:
-        if not options.if_running:
-            raise
-        answers = [(vm, False)]
+    answers = policies.command(paths, [vm], options.timeout, lambda session: hybrid.begin(session, rule, options.reason))
+    if options.if_running:
+        answers = [(name, False if isinstance(answer, NotRunning) else answer) for name, answer in answers]
     return _policy(options, answers)
 
 
@@ -227,16 +224,25 @@ def _alert(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def _policy(options: argparse.Namespace, answers: list[tuple[str, Any]]) -> int:
-    """Show what a command of the policy has changed: whether, or which rules."""
+    """Show what a command of the policy has changed on each VM: whether, or which rules; or why it failed."""
     if options.json:
-        _print_json([{"vm": vm, "rules" if isinstance(answer, list) else "changed": answer} for vm, answer in answers])
-        return OK
+        _print_json([_policy_row(vm, answer) for vm, answer in answers])
     for vm, answer in answers:
-        if isinstance(answer, list):
+        if isinstance(answer, HybridError):
+            print(f"hybridctl: {answer.message}", file=sys.stderr)
+        elif options.json:
+            continue
+        elif isinstance(answer, list):
             print(f"{vm}: {'triggers ' + ', '.join(answer) if answer else 'triggers no rule'}")
         else:
             print(f"{vm}: {'done' if answer else 'nothing to change'}")
-    return OK
+    return max((exit_status(answer) for _vm, answer in answers if isinstance(answer, HybridError)), default=OK)
+
+
+def _policy_row(vm: str, answer: Any) -> dict[str, Any]:
+    if isinstance(answer, HybridError):
+        return {"vm": vm, "error": answer.message, "code": answer.code}
+    return {"vm": vm, "rules" if isinstance(answer, list) else "changed": answer}
 
 
 def _watch(options: argparse.Namespace, paths: Paths) -> int:

@@ -4,7 +4,7 @@
 1. Lock every VM in the order of names, connect to all in parallel, ask each for its mode.
 2. When one of them cannot be read, or is blocked, nothing is switched at all.
 3. Otherwise those in another mode switch in parallel.  A failure there does not stop the others.  A VM that has a policy
-   is thereby overridden; with a time limit or force it is so in the mode that it is in already, too.
+   is thereby overridden, and so is one that a rule holds in that mode, which would leave it when the rule ends.
 4. The outcome has one result per VM, whatever happened.
 Check mode is the same without step 3.
 """
@@ -37,6 +37,7 @@ class Result:
     :param phases: name and us (microseconds) of each part of the switch.
     :param error: why it failed; None when it did not.
     :param code: the error's code, see errors.py.
+    :param settled: nothing is to be done; for the call itself, not shown.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Result:
     reason: Optional[str] = None
     error: Optional[str] = None
     code: Optional[str] = None
+    settled: bool = field(default=False, repr=False)
 
     def fail(self, exc: HybridError) -> None:
         """Note a failure."""
@@ -56,7 +58,9 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as modules and hybridctl show it."""
-        return {**asdict(self), "ok": self.error is None}
+        shown = asdict(self)
+        del shown["settled"]
+        return {**shown, "ok": self.error is None}
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,19 @@ def change(
 
 
 def _skippable(result: Result) -> bool:
-    return result.code in (NotRunning.code, NotHybrid.code)
+    return result.code in (NotRunning.code, NotHybrid.code, Locked.code)
+
+
+def _stays(info: Optional[dict[str, Any]]) -> bool:
+    """Whether a VM stays in its mode without being asked: not while a rule, or an override with an end, holds it there.
+
+    One that rests there is left to its policy, so that its rules go on working.
+    """
+    if info is None:
+        return True
+    if info["cause"] == "override":
+        return "until_us" not in info["override"]
+    return bool(info["cause"] != "rule")
 
 
 class _Change:
@@ -209,6 +225,7 @@ class _Change:
             result.pause_us = 0
             result.cause, result.reason = state.get("cause"), state.get("reason")
             self._check_policy(name, state.get("policy"))
+            result.settled = result.before == self._mode and not self._override.asked and _stays(state.get("policy"))
             if result.before != self._mode and state.get("blockers"):
                 raise hybrid.blocked(name, self._mode, state["blockers"])
         except VmError as exc:
@@ -222,12 +239,9 @@ class _Change:
             lock = info["lock"]
             raise Locked(name, f"cannot switch to '{self._mode}', its policy locks mode '{lock}': change the policy, or use force")
 
-    def _settled(self, result: Result) -> bool:
-        return result.before == self._mode and not self._override.asked
-
     def _give_up(self) -> None:
         for result in self._results.values():
-            if not result.error and not self._settled(result):
+            if not result.error and not result.settled:
                 result.fail(NotTried(result.name, "not switched, because another VM of this call failed"))
 
     async def _switch_and_release(self, name: str) -> None:
@@ -237,7 +251,7 @@ class _Change:
 
     async def _switch(self, name: str) -> None:
         result = self._results[name]
-        if result.error or self._settled(result):
+        if result.error or result.settled:
             return
         if self._check:
             result.after, result.changed, result.pause_us = self._mode, True, None
@@ -252,7 +266,7 @@ class _Change:
                 result.after = None
             return
         result.before, result.after = answer["before"], answer["after"]
-        result.changed = answer["changed"] or self._override.asked
+        result.changed = True
         result.pause_us, result.phases = answer.get("pause_us"), answer.get("phases") or []
         result.cause, result.reason = answer.get("cause"), answer.get("reason")
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
@@ -10,7 +11,7 @@ from typing import Any, Callable, Optional
 from . import aio, hybrid, policystore, store
 from .clock import Deadline
 from .deps import require_qmp
-from .errors import DefinitionError, NotRunning, PolicyError, StoreError
+from .errors import DefinitionError, NotRunning, PolicyError, StoreError, VmError
 from .paths import Paths
 from .qmp import Session
 
@@ -104,17 +105,24 @@ async def _connected(session: Session) -> bool:
 def command(
     paths: Paths, names: Sequence[str], timeout: float, act: Callable[[Session], Awaitable[Any]]
 ) -> list[tuple[str, Any]]:
-    """Run one command of the policy on VMs, one after the other.
+    """Run one command of the policy on VMs, on all at once: one that does not answer must not keep an alert from the others.
 
     :param act: what to do with each session.
-    :return: name and answer of each.
-    :raises UnknownVm, LibraryMissing, VmError: of the first VM that fails; those before it have done it.
+    :return: name and answer of each in the order given; the answer of a VM that failed is its VmError.
+    :raises UnknownVm, LibraryMissing: before anything is done.
     """
     require_qmp()
     deadline = Deadline(timeout)
 
     async def run(name: str) -> Any:
-        async with Session(name, paths.control(name), deadline, paths.run(name)) as session:
-            return await act(session)
+        try:
+            async with Session(name, paths.control(name), deadline, paths.run(name)) as session:
+                return await act(session)
+        except VmError as exc:
+            return exc
 
-    return [(name, aio.run(run(name))) for name in store.known(paths, names)]
+    async def run_all(chosen: Sequence[str]) -> list[Any]:
+        return list(await asyncio.gather(*map(run, chosen)))
+
+    chosen = store.known(paths, names)
+    return list(zip(chosen, aio.run(run_all(chosen))))

@@ -135,6 +135,27 @@ def test_overrides(vm: Host) -> None:
     assert again.results[0].code == "locked", "without force the lock is asked again"
 
 
+def test_mode_that_a_vm_is_in_already(vm: Host) -> None:
+    """Left to the policy where it rests; where it would not stay, overridden, once."""
+    rests = {"cause": "rest"}
+    held = {"cause": "rule", "rule": "suspicion"}
+    brief = {"cause": "override", "override": {"mode": "tcg", "until_us": 1}}
+    endless = {"cause": "override", "override": {"mode": "tcg"}}
+    assert [mode._stays(info) for info in (None, rests, {"cause": "lock"}, held, brief, endless)] == [True, True, True, False, False, True]
+    apply(vm, ONE)
+    assert not mode.change(vm.paths, ["web1"], "kvm", 5).difference().changed
+    assert "override" not in facts(vm)["policy"]
+
+
+def test_all_leaves_out_what_is_locked(vm: Host) -> None:
+    apply(vm, LOCKED)
+    vm.define("web2")
+    vm.fake_qemu("web2")
+    outcome = mode.change(vm.paths, ["all"], "tcg", 5)
+    assert (outcome.error, [(item.name, item.after) for item in outcome.results]) == (None, [("web2", "tcg")])
+    assert [item["name"] for item in outcome.left_out] == ["web1"]
+
+
 def test_hybridctl(vm: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(vm, "alert", "ids", "web1") == cli.FAILED
     assert "there is no policy" in capsys.readouterr().err
@@ -158,6 +179,20 @@ def test_hybridctl(vm: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == [{"vm": "web1", "rules": ["suspicion"]}]
     assert run(vm, "mode", "tcg", "web1", "--for", "soon") == cli.FAILED
     assert "for: 'soon' is not a duration" in capsys.readouterr().err
+
+
+def test_an_alert_reaches_all_that_can_be_reached(vm: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    apply(vm, ONE)
+    for name in ("gone", "hung"):
+        vm.define(name)
+    vm.fake_qemu("hung", greeting="hang")
+    assert run(vm, "alert", "ids", "gone", "hung", "web1", "--timeout", "2") == cli.FAILED
+    out, err = capsys.readouterr()
+    assert out == "web1: triggers suspicion\n"
+    assert ("VM 'gone': is not running" in err, "VM 'hung'" in err) == (True, True)
+    assert run(vm, "alert", "ids", "gone", "web1", "--json") == cli.FAILED
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["vm"], row.get("code"), row.get("rules")) for row in rows] == [("gone", "not-running", None), ("web1", None, ["suspicion"])]
 
 
 def test_timer_of_a_vm_that_does_not_run(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
