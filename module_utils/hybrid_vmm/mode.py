@@ -158,13 +158,16 @@ def _skippable(result: Result) -> bool:
     return result.code in (NotRunning.code, NotHybrid.code, Locked.code)
 
 
-def _stays(info: Optional[dict[str, Any]]) -> bool:
-    """Whether a VM stays in its mode without being asked: not while a rule, or an override with an end, holds it there.
+def _stays(info: Optional[dict[str, Any]], mode: str) -> bool:
+    """Whether a VM that is in a mode stays there without being asked.
 
-    One that rests there is left to its policy, so that its rules go on working.
+    Not while a rule, an override with an end, the limit of switches or a blocker holds it there.  One that rests there is left
+    to its policy, so that its rules go on working.
     """
     if info is None:
         return True
+    if info["wanted"] != mode or info["limited"]:
+        return False
     if info["cause"] == "override":
         return "until_us" not in info["override"]
     return bool(info["cause"] != "rule")
@@ -225,7 +228,7 @@ class _Change:
             result.pause_us = 0
             result.cause, result.reason = state.get("cause"), state.get("reason")
             self._check_policy(name, state.get("policy"))
-            result.settled = result.before == self._mode and not self._override.asked and _stays(state.get("policy"))
+            result.settled = result.before == self._mode and not self._override.asked and _stays(state.get("policy"), self._mode)
             if result.before != self._mode and state.get("blockers"):
                 raise hybrid.blocked(name, self._mode, state["blockers"])
         except VmError as exc:

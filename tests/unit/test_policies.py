@@ -137,11 +137,20 @@ def test_overrides(vm: Host) -> None:
 
 def test_mode_that_a_vm_is_in_already(vm: Host) -> None:
     """Left to the policy where it rests; where it would not stay, overridden, once."""
-    rests = {"cause": "rest"}
-    held = {"cause": "rule", "rule": "suspicion"}
-    brief = {"cause": "override", "override": {"mode": "tcg", "until_us": 1}}
-    endless = {"cause": "override", "override": {"mode": "tcg"}}
-    assert [mode._stays(info) for info in (None, rests, {"cause": "lock"}, held, brief, endless)] == [True, True, True, False, False, True]
+    tcg = {"wanted": "tcg", "limited": False}
+    brief = {"override": {"mode": "tcg", "until_us": 1}}
+    endless = {"override": {"mode": "tcg"}}
+    for info, stays in (
+        (None, True),
+        ({**tcg, "cause": "rest"}, True),
+        ({**tcg, "cause": "lock"}, True),
+        ({**tcg, "cause": "rule"}, False),
+        ({**tcg, "cause": "override", **brief}, False),
+        ({**tcg, "cause": "override", **endless}, True),
+        ({**tcg, "cause": "rest", "limited": True}, False),
+        ({**tcg, "cause": "rest", "wanted": "kvm"}, False),
+    ):
+        assert mode._stays(info, "tcg") is stays, info
     apply(vm, ONE)
     assert not mode.change(vm.paths, ["web1"], "kvm", 5).difference().changed
     assert "override" not in facts(vm)["policy"]
