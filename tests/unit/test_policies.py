@@ -140,7 +140,7 @@ def test_mode_that_a_vm_is_in_already(vm: Host) -> None:
     tcg = {"wanted": "tcg", "limited": False}
     brief = {"override": {"mode": "tcg", "until_us": 1}}
     endless = {"override": {"mode": "tcg"}}
-    for info, stays in (
+    for state, stays in (
         (None, True),
         ({**tcg, "cause": "rest"}, True),
         ({**tcg, "cause": "lock"}, True),
@@ -150,7 +150,7 @@ def test_mode_that_a_vm_is_in_already(vm: Host) -> None:
         ({**tcg, "cause": "rest", "limited": True}, False),
         ({**tcg, "cause": "rest", "wanted": "kvm"}, False),
     ):
-        assert mode._stays(info, "tcg") is stays, info
+        assert mode._stays(state, "tcg") is stays, state
     apply(vm, ONE)
     assert not mode.change(vm.paths, ["web1"], "kvm", 5).difference().changed
     assert "override" not in facts(vm)["policy"]
