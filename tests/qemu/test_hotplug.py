@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""vCPUs that come in kvm, are switched, and go in either mode."""
+"""vCPUs that come, are switched, and go in either mode."""
 
 from __future__ import annotations
 
@@ -59,13 +59,26 @@ def check_cpus(vm: Vm) -> None:
     assert not bad, bad
 
 
+def boot_growing(host, binary, linux, seed, irqchip: str, workers: int) -> Vm:
+    """A guest with 2 vCPUs that may get 2 more."""
+    return boot(
+        host, binary, linux, seed, accel=f"hybrid,kernel-irqchip={irqchip}", machine="q35,smm=off", cpus=2,
+        mode="kvm", smp="2,maxcpus=4", append="hc.hotplug=1 loglevel=7", workers=workers,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def growing(host, binary, linux, seed, request):
-    """A guest with 2 vCPUs that may get 2 more, which has work for all of them."""
-    vm = boot(
-        host, binary, linux, seed, accel=f"hybrid,kernel-irqchip={getattr(request, 'param', 'on')}", machine="q35,smm=off", cpus=2,
-        mode="kvm", smp="2,maxcpus=4", append="hc.hotplug=1 loglevel=7", workers=6,
-    )  # fmt: skip
+    """A guest that has work for all vCPUs it may get."""
+    vm = boot_growing(host, binary, linux, seed, getattr(request, "param", "on"), workers=6)
+    yield vm
+    vm.kill()
+
+
+@pytest.fixture
+def idle(host, binary, linux, seed, request):
+    """A guest that has time for a vCPU that comes: Linux runs ACPI's code for it beside its processes."""
+    vm = boot_growing(host, binary, linux, seed, request.param, workers=1)
     yield vm
     vm.kill()
 
@@ -94,3 +107,14 @@ def test_cpus_come_again(growing):
         plug_cpu(vm, 2)
         unplug_cpu(vm, 2)
     switch_and_check(vm, 10)
+
+
+@pytest.mark.parametrize("idle", ["on", pytest.param("split", marks=full_only)], indirect=True)
+def test_cpus_come_in_tcg(idle):
+    """A vCPU that comes in tcg is what its brothers are, and stays so through switches."""
+    vm = idle
+    vm.set_mode("tcg")
+    plug_cpu(vm, 2)
+    check_cpus(vm)
+    switch_and_check(vm, 10)
+    check_cpus(vm)
